@@ -1,0 +1,61 @@
+"""Events of a job: their kinds and their ids.
+
+Pure: no I/O. Rows (state, log, output) are stored by ``stoker.jobs`` with a ``seq`` of 1, 2, 3 ... without a gap;
+progress and previews take no seq and travel through ``stoker.bus``. The SSE id orders both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from typing import Any, NamedTuple, Self
+
+from stoker.errors import InvalidRequest
+
+
+class EventKind(StrEnum):
+    STATE = "state"
+    PROGRESS = "progress"
+    LOG = "log"
+    PREVIEW = "preview"
+    OUTPUT = "output"
+
+    @property
+    def is_row(self) -> bool:
+        """Whether the event is a row in Postgres, which a client never misses."""
+        return self not in (EventKind.PROGRESS, EventKind.PREVIEW)
+
+
+class EventId(NamedTuple):
+    """``seq.attempt.n``, compared as a tuple. A row is ``seq.attempt.0``; progress is the last row's seq and a count."""
+
+    seq: int
+    attempt: int = 0
+    n: int = 0
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Read ``seq``, ``seq.attempt`` or ``seq.attempt.n``.
+
+        Raises:
+            InvalidRequest: it is none of these.
+        """
+        parts = text.strip().split(".")
+        if not 1 <= len(parts) <= 3 or not all(part.isascii() and part.isdigit() and len(part) < 19 for part in parts):
+            raise InvalidRequest(f"{text[:80]!r} is not an event id", hint="Send back the id of an event as it came.")
+        return cls(*(int(part) for part in parts))
+
+    def __str__(self) -> str:
+        return f"{self.seq}.{self.attempt}.{self.n}"
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One thing that happened to a job. ``data`` is what stands in the SSE ``data`` line, as JSON."""
+
+    id: EventId
+    kind: EventKind
+    data: Mapping[str, Any]
+    created_at: datetime
