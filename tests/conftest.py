@@ -1,0 +1,58 @@
+"""What all tests may use: one set of real engines for the session, and asyncio as the only event loop."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from stoker.local import place
+from stoker.local.engines import Engines, start_engines
+
+SCRATCH = Path(__file__).parent.parent / ".stoker" / "tests"
+
+
+@pytest.fixture(scope="session")
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@pytest.fixture(scope="session")
+def own_environ() -> dict[str, str]:
+    """This process's environment without what would lead a test to a developer's own engines."""
+    foreign = ("DATABASE_URL", "REDIS_URL", "S3_", "STOKER_DATA_DIR")
+    return {name: value for name, value in os.environ.items() if not name.startswith(foreign)}
+
+
+@pytest.fixture(scope="session")
+def engines(own_environ: dict[str, str]) -> Iterator[Engines]:
+    """PostgreSQL, Valkey and SeaweedFS. Shared by the whole session: take a fresh database, your own keys and prefixes."""
+    data_dir = scratch_folder("engines")
+    with start_engines(data_dir, durable=False, environ=own_environ) as running:
+        yield running
+    place.discard(data_dir)
+
+
+@pytest.fixture
+def data_dir() -> Iterator[Path]:
+    """A data folder for a test that runs engines of its own; pytest's ``tmp_path`` is closed to the user ``nobody``."""
+    folder = scratch_folder("own")
+    yield folder
+    place.discard(folder)
+
+
+def scratch_folder(name: str) -> Path:
+    """A new folder of this process; those that killed test runs left are removed."""
+    SCRATCH.mkdir(parents=True, exist_ok=True)
+    for folder in SCRATCH.iterdir():
+        owner = int(folder.name.split("-")[1])
+        if not Path(f"/proc/{owner}").exists() and not place.is_held(folder):
+            place.discard(folder)
+    folder = SCRATCH / f"{name}-{os.getpid()}-{next(_numbers)}"
+    folder.mkdir()
+    return folder
+
+
+_numbers = iter(range(1_000_000))
