@@ -1,0 +1,153 @@
+"""The bus: what travels through Redis between nodes and API processes while a job runs.
+
+Wake-ups (a row was committed), progress, previews and nudges to cancel. All of it may be lost: rows are in Postgres,
+and who waits for them looks there too. So publishing is bounded in time and never raises. Doorbells are in
+``stoker.queue``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from datetime import datetime
+from typing import Any, TypeVar
+from uuid import UUID
+
+import orjson
+from redis.asyncio import Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import RedisError
+
+from stoker import log
+from stoker.events import Event, EventId, EventKind
+from stoker.subscription import Subscription
+
+JOB_CHANNEL = "stoker:job:{job_id}"
+CANCEL_CHANNEL = "stoker:cancel:{node_id}"
+PROGRESS_STREAM = "stoker:progress:{job_id}"
+PREVIEW_HASH = "stoker:preview:{job_id}"
+
+KEEP_S = 3600
+KEEP_PROGRESS = 64
+MAX_PREVIEW_BYTES = 20_000
+PUBLISH_TIMEOUT_S = 1.0
+PAUSE_AFTER_FAILURE_S = 1.0
+"""While Redis is away each publish would wait for its time limit; a rank's step must not pay that."""
+
+logger = log.get(__name__)
+T = TypeVar("T")
+
+
+class Bus:
+    """A publisher and reader. One for each process."""
+
+    def __init__(self, redis_url: str) -> None:
+        self._redis_url = redis_url
+        self._redis: Redis = Redis.from_url(
+            redis_url,
+            socket_timeout=PUBLISH_TIMEOUT_S,
+            socket_connect_timeout=PUBLISH_TIMEOUT_S,
+            health_check_interval=10,
+            retry=Retry(NoBackoff(), 1),
+        )
+        self._reachable = True
+        self._quiet_until = 0.0
+
+    async def wake(self, job_id: UUID, seq: int) -> None:
+        """Say that row ``seq`` of the job is committed."""
+        await self._try(lambda: self._redis.publish(JOB_CHANNEL.format(job_id=job_id), orjson.dumps({"seq": seq})))
+
+    async def progress(self, job_id: UUID, event: Event) -> None:
+        """Send progress or a preview to who follows the job, and keep the newest for who comes later."""
+        message = orjson.dumps({"event": to_json(event)})
+        if event.kind is EventKind.PREVIEW and len(message) > MAX_PREVIEW_BYTES:
+            logger.warning("preview_dropped", job_id=str(job_id), size_bytes=len(message), limit=MAX_PREVIEW_BYTES)
+            return
+
+        async def send() -> None:
+            async with self._redis.pipeline(transaction=False) as pipe:
+                if event.kind is EventKind.PREVIEW:
+                    key = PREVIEW_HASH.format(job_id=job_id)
+                    pipe.hset(key, str(event.data.get("rank") or 0), message)
+                else:
+                    key = PROGRESS_STREAM.format(job_id=job_id)
+                    pipe.xadd(key, {"event": message}, maxlen=KEEP_PROGRESS, approximate=True)
+                pipe.expire(key, KEEP_S)
+                pipe.publish(JOB_CHANNEL.format(job_id=job_id), message)
+                await pipe.execute()
+
+        await self._try(send)
+
+    async def newest_progress(self, job_id: UUID, attempt: int) -> list[Event]:
+        """The attempt's last progress and the newest preview of each rank, in order. Empty while Redis is away."""
+
+        async def read() -> list[Event]:
+            async with self._redis.pipeline(transaction=False) as pipe:
+                pipe.xrevrange(PROGRESS_STREAM.format(job_id=job_id), count=1)
+                pipe.hvals(PREVIEW_HASH.format(job_id=job_id))
+                entries, previews = await pipe.execute()
+            messages = [*previews, *(fields[b"event"] for _, fields in entries)]
+            events = [from_json(orjson.loads(message)["event"]) for message in messages]
+            return sorted((event for event in events if event.id.attempt == attempt), key=lambda event: event.id)
+
+        return await self._try(read) or []
+
+    async def nudge_cancel(self, node_id: str, job_id: UUID) -> None:
+        """Tell a node that a cancel was asked for. Its next heartbeat would tell it too."""
+        channel = CANCEL_CHANNEL.format(node_id=node_id)
+        await self._try(lambda: self._redis.publish(channel, orjson.dumps({"job_id": str(job_id)})))
+
+    async def listen_cancels(self, node_id: str) -> AsyncIterator[UUID]:
+        """Jobs that a node was nudged to cancel, for ever; connects again by itself."""
+        async with self.subscribe() as subscription:
+            await subscription.add(CANCEL_CHANNEL.format(node_id=node_id))
+            async for message in subscription:
+                if message.data is not None:
+                    yield UUID(message.data["job_id"])
+
+    def subscribe(self) -> Subscription:
+        """A new subscription with a connection of its own."""
+        return Subscription(self._redis_url)
+
+    async def is_reachable(self) -> bool:
+        """Ask Redis now."""
+        self._quiet_until = 0.0
+        return await self._try(self._redis.ping) is not None
+
+    async def close(self) -> None:
+        await self._redis.aclose()
+
+    async def _try(self, act: Callable[[], Awaitable[T]]) -> T | None:
+        if time.monotonic() < self._quiet_until:
+            return None
+        try:
+            async with asyncio.timeout(PUBLISH_TIMEOUT_S):
+                done = await act()
+        except (RedisError, OSError, TimeoutError) as error:
+            if self._reachable:
+                logger.warning("redis_lost", reason=str(error)[:200], next="live progress is dropped, rows are kept")
+            self._reachable = False
+            self._quiet_until = time.monotonic() + PAUSE_AFTER_FAILURE_S
+            return None
+        if not self._reachable:
+            logger.info("redis_back")
+        self._reachable = True
+        return done
+
+
+def to_json(event: Event) -> dict[str, Any]:
+    """An event as it travels."""
+    return {
+        "id": str(event.id),
+        "kind": event.kind.value,
+        "data": event.data,
+        "created_at": event.created_at.isoformat(),
+    }
+
+
+def from_json(value: Mapping[str, Any]) -> Event:
+    """The event that ``to_json`` wrote."""
+    created_at = datetime.fromisoformat(value["created_at"])
+    return Event(EventId.parse(value["id"]), EventKind(value["kind"]), value["data"], created_at)

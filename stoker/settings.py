@@ -1,0 +1,133 @@
+"""Settings: what each process reads from its environment.
+
+Read only at entry points (API, control loop, node, migrations, command line) by ``X.load()``, handed down from there.
+Engines have their usual names (DATABASE_URL, REDIS_URL, S3_*), everything else begins with ``STOKER_``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, ValidationError, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from stoker.errors import ConfigurationError
+
+Names = Annotated[frozenset[str], NoDecode]
+"""A comma separated list."""
+
+
+@dataclass(frozen=True, slots=True)
+class S3Settings:
+    """Where objects are stored. ``public_endpoint_url`` is the one that callers can reach: presigned links name it."""
+
+    endpoint_url: str
+    access_key_id: str
+    secret_access_key: str
+    bucket: str
+    region: str
+    public_endpoint_url: str
+
+    def __repr__(self) -> str:
+        return f"S3Settings({self.endpoint_url!r}, bucket={self.bucket!r})"
+
+
+class _Settings(BaseSettings):
+    model_config = SettingsConfigDict(
+        env_prefix="STOKER_", populate_by_name=True, extra="ignore", frozen=True, env_ignore_empty=True
+    )
+
+    log_format: Literal["auto", "json", "text"] = "auto"
+    testing: bool = False
+
+    @classmethod
+    def load(cls) -> Self:
+        """Read the environment.
+
+        Raises:
+            ConfigurationError: a setting is missing or wrong; the message names each by its environment variable.
+        """
+        try:
+            return cls()
+        except ValidationError as error:
+            wrong = "; ".join(f"{_variable(cls, entry['loc'])}: {entry['msg']}" for entry in error.errors())
+            raise ConfigurationError(
+                f"settings cannot be used: {wrong}",
+                hint="'stoker up' starts the engines and sets these variables; docs/operating.md lists them all.",
+            ) from error
+
+
+class EngineSettings(_Settings):
+    """The three engines."""
+
+    database_url: str = Field(validation_alias="DATABASE_URL", repr=False)
+    redis_url: str = Field(validation_alias="REDIS_URL", repr=False)
+    s3_endpoint_url: str = Field(validation_alias="S3_ENDPOINT_URL")
+    s3_access_key_id: str = Field(validation_alias="S3_ACCESS_KEY_ID", repr=False)
+    s3_secret_access_key: str = Field(validation_alias="S3_SECRET_ACCESS_KEY", repr=False)
+    s3_bucket: str = Field(default="outputs", validation_alias="S3_BUCKET")
+    s3_region: str = Field(default="us-east-1", validation_alias="S3_REGION")
+    s3_public_endpoint_url: str | None = Field(default=None, validation_alias="S3_PUBLIC_ENDPOINT_URL")
+    public_url: str | None = Field(default=None, description="Where callers reach the API: the base of every link.")
+    look_s: float = Field(default=2.0, gt=0, description="How often Postgres is asked what Redis may not have said.")
+
+    @property
+    def s3(self) -> S3Settings:
+        return S3Settings(
+            endpoint_url=self.s3_endpoint_url,
+            access_key_id=self.s3_access_key_id,
+            secret_access_key=self.s3_secret_access_key,
+            bucket=self.s3_bucket,
+            region=self.s3_region,
+            public_endpoint_url=self.s3_public_endpoint_url or self.s3_endpoint_url,
+        )
+
+
+class ApiSettings(EngineSettings):
+    """The API."""
+
+    host: str = "127.0.0.1"
+    port: int = Field(default=8000, ge=0, le=65535, description="0 takes a free port.")
+    max_body_bytes: int = Field(default=5_000_000, gt=0, description="Of any request but an upload.")
+    max_upload_bytes: int = Field(default=5_000_000_000, gt=0, description="Of one uploaded file.")
+    ping_s: float = Field(default=15.0, gt=0, description="A quiet stream sends a comment this often.")
+    cors_origins: Names = Field(default=frozenset(), description="Browser origins that may call the API.")
+
+    _split = field_validator("cors_origins", mode="before")(lambda value: _split_names(value))
+
+
+class ControlSettings(EngineSettings):
+    """The control loop."""
+
+    reap_s: float = Field(default=0.5, gt=0)
+    webhook_allowed_hosts: Names = Field(
+        default=frozenset(), description="Hosts that webhooks may reach although they are private or without TLS."
+    )
+    keep_jobs_days: float | None = Field(default=None, gt=0, description="Final jobs older than this are deleted.")
+
+    _split = field_validator("webhook_allowed_hosts", mode="before")(lambda value: _split_names(value))
+
+
+class NodeSettings(EngineSettings):
+    """A node."""
+
+    data_dir: Path = Path(".stoker")
+    node_id: str | None = Field(default=None, description="Stable over restarts. Default: kept in the data folder.")
+    lease_s: float = Field(default=15.0, gt=0)
+    heartbeat_s: float = Field(default=3.0, gt=0)
+    fetch_allowed_hosts: Names = Field(
+        default=frozenset(), description="Hosts that an input's links may name although they are private."
+    )
+
+    _split = field_validator("fetch_allowed_hosts", mode="before")(lambda value: _split_names(value))
+
+
+def _split_names(value: object) -> object:
+    return frozenset(name.strip() for name in value.split(",") if name.strip()) if isinstance(value, str) else value
+
+
+def _variable(settings: type[_Settings], place: tuple[int | str, ...]) -> str:
+    name = str(place[0]) if place else ""
+    return f"STOKER_{name.upper()}" if name in settings.model_fields else name
