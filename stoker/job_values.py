@@ -1,0 +1,216 @@
+"""The values that go into and come out of ``stoker.jobs``.
+
+Pure: no I/O. They are imported from ``stoker.jobs``, which is the one place that acts on them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from stoker.apps import AppVersion
+from stoker.errors import ExecutionError, StokerError
+from stoker.states import JobState
+
+
+@dataclass(frozen=True, kw_only=True)
+class NewJob:
+    """A request that was found good. What is None is taken from the endpoint's manifest."""
+
+    tenant_id: UUID
+    version: AppVersion
+    endpoint: str
+    input: dict[str, Any]
+    priority: int = 5
+    webhook_url: str | None = None
+    run_at: datetime | None = None
+    start_timeout_s: float | None = None
+    run_timeout_s: float | None = None
+    max_attempts: int | None = None
+    tags: tuple[str, ...] = ()
+    idempotency_key: str | None = None
+    key_id: str | None = None
+    parent_id: UUID | None = None
+    retried_from: UUID | None = None
+
+
+@dataclass(frozen=True)
+class Submitted:
+    """A stored job. ``queue`` is the app whose doorbell to ring; ``created`` is False for a replayed Idempotency-Key."""
+
+    job_id: UUID
+    state: JobState
+    created: bool
+    queue: str
+
+
+@dataclass(frozen=True)
+class QueueKey:
+    """A queue: a version of an app, and whether its endpoints need GPUs."""
+
+    version_id: UUID
+    uses_gpus: bool
+
+
+@dataclass(frozen=True)
+class ClaimRequest:
+    """What a node could run now. All ``queues`` belong to one app."""
+
+    node_id: str
+    boot_id: UUID
+    queues: tuple[QueueKey, ...]
+    runner: str
+    lease_s: float
+
+
+@dataclass(frozen=True)
+class Lease:
+    """An attempt's right to a job; the pair fences every write of that attempt."""
+
+    job_id: UUID
+    attempt: int
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A job that is now the claimer's. ``seq`` is that of its last event row."""
+
+    job_id: UUID
+    attempt: int
+    tenant_id: UUID
+    app: str
+    version_id: UUID
+    endpoint: str
+    kind: str
+    uses_gpus: bool
+    input: dict[str, Any]
+    seq: int
+    run_timeout_s: float
+    stall_timeout_s: float | None
+    max_attempts: int
+    created_at: datetime
+    available_at: datetime
+
+    @property
+    def lease(self) -> Lease:
+        return Lease(self.job_id, self.attempt)
+
+
+@dataclass(frozen=True)
+class Renewal:
+    """What a heartbeat learns: the leases that are another's now, and those whose job somebody asked to cancel."""
+
+    lost: frozenset[Lease]
+    cancelled: frozenset[Lease]
+
+
+@dataclass(frozen=True)
+class Output:
+    """An object that an attempt has stored. ``pointer`` is the JSON pointer of its File in the result, "" if it has none."""
+
+    id: UUID
+    name: str
+    pointer: str
+    key: str
+    content_type: str
+    size_bytes: int
+    sha256: str
+    token: str
+    metadata: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class ErrorReport:
+    """An error as it is stored and shown. ``crash``: it may have taken a process or a node down with it."""
+
+    code: str
+    message: str
+    hint: str = ""
+    type_name: str = ""
+    traceback: str = ""
+    crash: bool = False
+    retryable: bool = False
+
+    @classmethod
+    def of(cls, error: StokerError) -> ErrorReport:
+        """What ``error`` says of itself."""
+        return cls(
+            code=error.code,
+            message=str(error),
+            hint=error.hint,
+            type_name=getattr(error, "type_name", "") or type(error).__name__,
+            traceback=getattr(error, "traceback", ""),
+            crash=isinstance(error, ExecutionError) and error.crash,
+            retryable=error.retryable,
+        )
+
+    def to_json(self) -> dict[str, str]:
+        """The part that callers see."""
+        return {
+            "code": self.code,
+            "message": self.message,
+            "hint": self.hint,
+            "type_name": self.type_name,
+            "traceback": self.traceback,
+        }
+
+
+@dataclass(frozen=True)
+class Succeeded:
+    result: dict[str, Any]
+    outputs: tuple[Output, ...] = ()
+
+
+@dataclass(frozen=True)
+class Failed:
+    error: ErrorReport
+
+
+@dataclass(frozen=True)
+class Stopped:
+    """The attempt ended because its job was to be cancelled."""
+
+
+Outcome = Succeeded | Failed | Stopped
+
+
+@dataclass(frozen=True)
+class Usage:
+    """What an attempt took. ``phases`` are seconds by name: queued, cold_start, run, upload."""
+
+    gpu_seconds: float = 0.0
+    gpus: int = 0
+    warm: bool = False
+    phases: dict[str, float] = field(default_factory=dict)
+    peak_memory_bytes: int | None = None
+
+
+@dataclass(frozen=True)
+class Finished:
+    """``applied`` is False for an attempt that had lost its lease: nothing was written."""
+
+    applied: bool
+    state: JobState | None = None
+    seq: int = 0
+    next: Claim | None = None
+
+
+@dataclass(frozen=True)
+class CancelResult:
+    """The job's state now. ``node_id`` is the node to nudge while the job still runs there; ``seq`` that of its last event."""
+
+    state: JobState
+    node_id: str | None = None
+    seq: int = 0
+
+
+@dataclass(frozen=True)
+class Moved:
+    """A job that the control loop, a drain or a restarted node has moved. ``queue`` is the app to ring if it waits again."""
+
+    job_id: UUID
+    state: JobState
+    seq: int
+    queue: str

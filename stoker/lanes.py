@@ -1,0 +1,14 @@
+"""Lanes: one tenant's part of a queue, and what keeps them in order.
+
+Whoever touches several lanes holds the app's advisory lock first. It decides nothing about a job. ``stoker.jobs`` wakes lanes;
+the control loop tends them.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+
+async def tend(db: AsyncEngine) -> None:
+    """One tick: put empty lanes to sleep, repair priority hints, wake what sleeps on a ready job, set wrong counts right."""
+    raise NotImplementedError
