@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -28,7 +29,7 @@ def own_environ() -> dict[str, str]:
 
 @pytest.fixture(scope="session")
 def engines(own_environ: dict[str, str]) -> Iterator[Engines]:
-    """PostgreSQL, Valkey and SeaweedFS. Shared by the whole session: take a fresh database, your own keys and prefixes."""
+    """PostgreSQL, Valkey and SeaweedFS, shared by the whole session: take a fresh database and keys of your own."""
     data_dir = scratch_folder("engines")
     with start_engines(data_dir, durable=False, environ=own_environ) as running:
         yield running
@@ -49,7 +50,8 @@ def scratch_folder(name: str) -> Path:
     for folder in SCRATCH.iterdir():
         owner = int(folder.name.split("-")[1])
         if not Path(f"/proc/{owner}").exists() and not place.is_held(folder):
-            place.discard(folder)
+            with suppress(OSError):  # another session may be removing it too
+                place.discard(folder)
     folder = SCRATCH / f"{name}-{os.getpid()}-{next(_numbers)}"
     folder.mkdir()
     return folder

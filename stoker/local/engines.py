@@ -8,17 +8,19 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeAlias
 
 from stoker.local import external, place, postgres, seaweedfs, valkey
+from stoker.local.binaries import KINDS, Binary, find
 from stoker.local.s3 import S3Address
 
 ROLES = ("postgres", "valkey", "seaweedfs")
+REPLACED_BY = {"postgres": "DATABASE_URL", "valkey": "REDIS_URL", "seaweedfs": "S3_ENDPOINT_URL"}
 Server: TypeAlias = postgres.Postgres | valkey.Valkey | seaweedfs.SeaweedFS
 
 NO_STORE = S3Address("", "", "", "", "")
@@ -65,92 +67,92 @@ def start_engines(
     """
     data_dir = data_dir.absolute()
     with place.hold(data_dir):
-        known = place.passwords(data_dir)
+        # What can be refused is refused before anything runs.
+        found = {
+            kind.role: find(kind, environ)
+            for kind in KINDS
+            if kind.role in want and not environ.get(REPLACED_BY[kind.role])
+        }
+        replaced = _replaced([role for role in want if role not in found], environ)
         last = _last_ports(data_dir)
+        place.passwords(data_dir)  # made before three threads ask for them
         servers: dict[str, Server] = {}
+
+        def start(role: str) -> None:
+            ports = last.get(role, {}).get("ports", [])
+            servers[role] = _start(role, found[role], data_dir, ports, durable=durable)
+
         try:
             with ThreadPoolExecutor(max_workers=len(ROLES)) as together:
-                starts = {
-                    role: together.submit(_keep, servers, role, start)
-                    for role, start in _starts(data_dir, known, last, durable=durable, environ=environ).items()
-                    if role in want
-                }
-            for started in starts.values():
+                starts = [together.submit(start, role) for role in found]
+            for started in starts:
                 started.result()
-            place.write_private(
-                data_dir / "engines.json",
-                last | {role: {"pid": server.process.pid, "ports": server.ports} for role, server in servers.items()},
-            )
-            yield _engines(data_dir, servers, want, environ)
+            now = {role: {"pid": server.process.pid, "ports": server.ports} for role, server in servers.items()}
+            place.write_private(data_dir / "engines.json", last | now)
+            yield _engines(data_dir, servers, replaced)
         finally:
             with ThreadPoolExecutor(max_workers=len(ROLES)) as together:
                 list(together.map(lambda server: server.stop(), servers.values()))
 
 
-def _starts(
-    data_dir: Path,
-    known: Mapping[str, str],
-    last: Mapping[str, Mapping[str, list[int]]],
-    *,
-    durable: bool,
-    environ: Mapping[str, str],
-) -> dict[str, Callable[[], Server]]:
-    """How to start each engine that the environment does not replace."""
+@dataclass(frozen=True)
+class _Replaced:
+    """The engines of the user's own."""
 
-    def ports(role: str) -> list[int]:
-        return last.get(role, {}).get("ports", [])
-
-    starts: dict[str, Callable[[], Server]] = {}
-    if not environ.get("DATABASE_URL"):
-        starts["postgres"] = lambda: postgres.start(
-            data_dir, password=known["postgres"], durable=durable, last_ports=ports("postgres"), environ=environ
-        )
-    if not environ.get("REDIS_URL"):
-        starts["valkey"] = lambda: valkey.start(
-            data_dir, password=known["valkey"], durable=durable, last_ports=ports("valkey"), environ=environ
-        )
-    if not environ.get("S3_ENDPOINT_URL"):
-        starts["seaweedfs"] = lambda: seaweedfs.start(
-            data_dir,
-            access_key=known["s3_access_key"],
-            secret_key=known["s3_secret_key"],
-            durable=durable,
-            last_ports=ports("seaweedfs"),
-            environ=environ,
-        )
-    return starts
+    database_url: str = ""
+    redis_url: str = ""
+    s3: S3Address = NO_STORE
+    versions: Mapping[str, str] = field(default_factory=dict)
 
 
-def _keep(servers: dict[str, Server], role: str, start: Callable[[], Server]) -> None:
-    """Put what ``start`` starts where it is stopped, also when another engine fails."""
-    servers[role] = start()
+def _replaced(roles: Collection[str], environ: Mapping[str, str]) -> _Replaced:
+    """The addresses of the engines that the environment names, each of them tried."""
+    versions = {}
+    database_url, redis_url, store = "", "", NO_STORE
+    if "postgres" in roles:
+        database_url = environ["DATABASE_URL"].replace("postgresql+psycopg://", "postgresql://")
+        versions["postgres"] = external.check_postgres(database_url)
+    if "valkey" in roles:
+        redis_url = environ["REDIS_URL"]
+        versions["valkey"] = external.check_redis(redis_url)
+    if "seaweedfs" in roles:
+        store = external.s3_address(environ)
+        external.check_s3(store)
+        versions["seaweedfs"] = "S3"
+    return _Replaced(database_url, redis_url, store, versions)
 
 
-def _engines(
-    data_dir: Path, servers: Mapping[str, Server], want: Collection[str], environ: Mapping[str, str]
-) -> Engines:
-    versions = {role: server.version for role, server in servers.items()}
-    database_url, redis_url, store = environ.get("DATABASE_URL", ""), environ.get("REDIS_URL", ""), NO_STORE
-    match servers.get("postgres"):
-        case postgres.Postgres(url=url):
-            database_url = url
-        case _ if "postgres" in want:
-            database_url = database_url.replace("postgresql+psycopg://", "postgresql://")
-            versions["postgres"] = external.check_postgres(database_url)
-    match servers.get("valkey"):
-        case valkey.Valkey(url=url):
-            redis_url = url
-        case _ if "valkey" in want:
-            versions["valkey"] = external.check_redis(redis_url)
-    match servers.get("seaweedfs"):
-        case seaweedfs.SeaweedFS(address=address):
-            store = address
-        case _ if "seaweedfs" in want:
-            store = external.s3_address(environ)
-            external.check_s3(store)
-            versions["seaweedfs"] = "S3"
+def _start(role: str, binary: Binary, data_dir: Path, last_ports: list[int], *, durable: bool) -> Server:
+    known = place.passwords(data_dir)
+    match role:
+        case "postgres":
+            return postgres.start(binary, data_dir, password=known["postgres"], durable=durable, last_ports=last_ports)
+        case "valkey":
+            return valkey.start(binary, data_dir, password=known["valkey"], durable=durable, last_ports=last_ports)
+        case _:
+            return seaweedfs.start(
+                binary,
+                data_dir,
+                access_key=known["s3_access_key"],
+                secret_key=known["s3_secret_key"],
+                durable=durable,
+                last_ports=last_ports,
+            )
+
+
+def _engines(data_dir: Path, servers: Mapping[str, Server], replaced: _Replaced) -> Engines:
+    database_url, redis_url, store = replaced.database_url, replaced.redis_url, replaced.s3
+    for server in servers.values():
+        match server:
+            case postgres.Postgres(url=database_url):
+                pass
+            case valkey.Valkey(url=redis_url):
+                pass
+            case seaweedfs.SeaweedFS(address=store):
+                pass
     pids = {role: server.process.pid for role, server in servers.items()}
-    return Engines(database_url, redis_url, store, data_dir, pids, versions)
+    versions = {role: server.version for role, server in servers.items()}
+    return Engines(database_url, redis_url, store, data_dir, pids, {**replaced.versions, **versions})
 
 
 def _last_ports(data_dir: Path) -> dict[str, dict[str, list[int]]]:

@@ -1,7 +1,7 @@
 """A real PostgreSQL server of our own, for one data folder.
 
-Runs as root too (as the user ``nobody``), on a loopback port and no Unix socket, with a generated password. Data outlive
-a stop, a kill and a move to other ports. ``stoker.local.engines`` calls it.
+Runs as root too (then as the user ``nobody``), on a loopback port and no Unix socket, with a generated password. Data
+outlive a stop, a kill and a move to other ports. ``stoker.local.engines`` calls it.
 """
 
 from __future__ import annotations
@@ -10,14 +10,13 @@ import os
 import shutil
 import signal
 import subprocess
-from collections.abc import Mapping
 from pathlib import Path
 
 import psycopg
 
 from stoker.errors import EngineError
 from stoker.local import place
-from stoker.local.binaries import POSTGRES, Binary, find
+from stoker.local.binaries import Binary
 from stoker.local.ports import starting_ports
 from stoker.local.process import Command, Process, spawn, stop_leftovers
 
@@ -48,11 +47,8 @@ class Postgres:
         self.process.stop()
 
 
-def start(
-    data_dir: Path, *, password: str, durable: bool, last_ports: list[int], environ: Mapping[str, str]
-) -> Postgres:
+def start(binary: Binary, data_dir: Path, *, password: str, durable: bool, last_ports: list[int]) -> Postgres:
     """Start PostgreSQL on ``data_dir``, made there at the first start, and return once it takes connections."""
-    binary = find(POSTGRES, environ)
     home, user = place.postgres_home(data_dir)
     programs = _programs(binary, home, user)
     data = home / "data"

@@ -7,11 +7,10 @@ Loopback only, with generated keys; it tells nobody of its existence (its teleme
 from __future__ import annotations
 
 import signal
-from collections.abc import Mapping
 from pathlib import Path
 
 from stoker.local import s3
-from stoker.local.binaries import SEAWEEDFS, find
+from stoker.local.binaries import Binary
 from stoker.local.ports import WEED_OFFSET, starting_ports
 from stoker.local.process import Command, Process, spawn, stop_leftovers
 
@@ -48,16 +47,9 @@ class SeaweedFS:
 
 
 def start(
-    data_dir: Path,
-    *,
-    access_key: str,
-    secret_key: str,
-    durable: bool,
-    last_ports: list[int],
-    environ: Mapping[str, str],
+    binary: Binary, data_dir: Path, *, access_key: str, secret_key: str, durable: bool, last_ports: list[int]
 ) -> SeaweedFS:
     """Start SeaweedFS on ``data_dir`` and return once its bucket takes and gives an object."""
-    binary = find(SEAWEEDFS, environ)
     home = data_dir / "seaweedfs"
     home.mkdir(mode=0o700, exist_ok=True)
     stop_leftovers(home, "weed", STOP)

@@ -7,12 +7,11 @@ Loopback only, with a generated password that appears in no process list; what i
 from __future__ import annotations
 
 import signal
-from collections.abc import Mapping
 from pathlib import Path
 
 import redis
 
-from stoker.local.binaries import VALKEY, find
+from stoker.local.binaries import Binary
 from stoker.local.ports import starting_ports
 from stoker.local.process import Command, Process, spawn, stop_leftovers
 
@@ -39,9 +38,8 @@ class Valkey:
         self.process.stop()
 
 
-def start(data_dir: Path, *, password: str, durable: bool, last_ports: list[int], environ: Mapping[str, str]) -> Valkey:
+def start(binary: Binary, data_dir: Path, *, password: str, durable: bool, last_ports: list[int]) -> Valkey:
     """Start Valkey on ``data_dir`` and return once it has loaded its data and answers."""
-    binary = find(VALKEY, environ)
     home = data_dir / "valkey"
     home.mkdir(mode=0o700, exist_ok=True)
     stop_leftovers(home, "valkey-server", STOP)
