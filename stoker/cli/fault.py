@@ -1,0 +1,41 @@
+"""What the command line says when something is wrong, and with which exit code it ends.
+
+``error: ...`` says what happened, ``hint: ...`` what to do next, both on standard error. A bug keeps its traceback: it does
+not come here. ``stoker.cli.main`` calls it.
+"""
+
+from __future__ import annotations
+
+import sys
+
+from typer import TyperException
+
+from stoker.errors import ConfigurationError, StokerError, Unavailable
+
+OK, FAILED, USAGE, UNREACHABLE, INTERRUPTED = 0, 1, 2, 3, 130
+
+
+def report(error: StokerError | TyperException) -> int:
+    """Say what is wrong and return the exit code."""
+    if isinstance(error, TyperException):
+        say(error.format_message().strip(), "'stoker --help' lists the commands, 'stoker COMMAND --help' its options.")
+        return USAGE
+    say(str(error), error.hint)
+    for entry in getattr(error, "errors", []):
+        place = ".".join(str(part) for part in entry.get("loc", ()))
+        sys.stderr.write(f"  {place or '(input)'}: {entry.get('msg', '')}\n")
+    return exit_code(error)
+
+
+def exit_code(error: StokerError) -> int:
+    """The exit code that belongs to ``error``."""
+    if isinstance(error, Unavailable):
+        return UNREACHABLE
+    if isinstance(error, ConfigurationError) or 400 <= error.status < 500:
+        return USAGE
+    return FAILED
+
+
+def say(message: str, hint: str) -> None:
+    """Write the two lines."""
+    sys.stderr.write(f"error: {message}\nhint: {hint}\n")

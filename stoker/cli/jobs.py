@@ -1,0 +1,208 @@
+"""``stoker submit|status|events|result|cancel|jobs``: what a caller does with jobs, over the HTTP API."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from stoker.cli import fault, show
+from stoker.cli.drawing import Drawing
+from stoker.cli.inputs import parse_inputs
+from stoker.cli.options import ApiKey, ApiUrl, AsJson, JobId, SaveTo, connect
+from stoker.client import Client, Job
+from stoker.states import JobState
+
+
+def submit(
+    app: Annotated[str, typer.Argument(help="owner/alias of the app, as 'stoker apps' lists it.")],
+    *,
+    inputs: Annotated[
+        list[str] | None,
+        typer.Option("--input", "-i", help="name=text, name:=json or name=@file; repeatable.", metavar="NAME=VALUE"),
+    ] = None,
+    endpoint: Annotated[str, typer.Option(help="The app's endpoint.")] = "/",
+    priority: Annotated[int | None, typer.Option(min=0, max=9, help="0 first, 9 last. Default: 5.")] = None,
+    tag: Annotated[list[str] | None, typer.Option(help="A word to find the job by; repeatable.")] = None,
+    idempotency_key: Annotated[
+        str | None, typer.Option(help="The same key submits one job, however often it is sent.")
+    ] = None,
+    wait: Annotated[bool, typer.Option("--wait", help="Follow the job and write its result.")] = False,
+    out: SaveTo = None,
+    api_url: ApiUrl = None,
+    api_key: ApiKey = None,
+    as_json: AsJson = False,
+) -> None:
+    """Submit a job and write its id; with --wait (or --out) its result."""
+    with connect(api_url, api_key) as client:
+        job = client.submit(
+            app,
+            parse_inputs(inputs or (), lambda path: client.upload(path).id),
+            endpoint=endpoint,
+            priority=priority,
+            tags=tag or (),
+            idempotency_key=idempotency_key,
+        )
+        if wait or out:
+            _finish(client, _follow(client, job), out, as_json=as_json)
+        elif as_json:
+            show.as_json(_plain(job))
+        else:
+            show.line(str(job.id))
+
+
+def status(job_id: JobId, *, api_url: ApiUrl = None, api_key: ApiKey = None, as_json: AsJson = False) -> None:
+    """Show a job as it is now."""
+    with connect(api_url, api_key) as client:
+        job = client.get(job_id)
+    if as_json:
+        show.as_json(_plain(job))
+        return
+    rows: list[tuple[str, object]] = [
+        ("id", job.id),
+        ("app", f"{job.app} {job.endpoint}"),
+        ("state", job.state if job.served or job.state.is_final else f"{job.state}: no live node serves {job.app}"),
+        ("attempt", job.attempt),
+        ("created", job.created_at),
+        ("started", job.started_at),
+        ("finished", job.finished_at),
+    ]
+    if job.progress:
+        rows.append(("progress", f"{job.progress.get('step')}/{job.progress.get('total')}"))
+    if job.error:
+        rows += [("error", f"{job.error.code}: {job.error.message}"), ("hint", job.error.hint)]
+    rows += [("output", f"{output.name} {output.url}") for output in job.outputs]
+    show.as_table(("job", ""), rows, empty="")
+
+
+def events(
+    job_id: JobId,
+    *,
+    after: Annotated[str | None, typer.Option(help="Only what came after the event with this id.")] = None,
+    api_url: ApiUrl = None,
+    api_key: ApiKey = None,
+    as_json: AsJson = False,
+) -> None:
+    """Write a job's events as they come, until its last. Exit code 1: it did not succeed."""
+    with connect(api_url, api_key) as client:
+        for event in client.events(job_id, after=after):
+            if as_json:
+                show.line(event.model_dump_json())
+            else:
+                show.line(f"{event.id:<12} {event.kind:<9} {_short(event.data)}")
+            if event.final_state not in (None, JobState.SUCCEEDED):
+                raise typer.Exit(fault.FAILED)
+
+
+def result(
+    job_id: JobId,
+    *,
+    wait: Annotated[bool, typer.Option(help="Follow the job until it ends, or refuse if it has not.")] = True,
+    out: SaveTo = None,
+    api_url: ApiUrl = None,
+    api_key: ApiKey = None,
+    as_json: AsJson = False,
+) -> None:
+    """Write a job's result; waits for it. Exit code 1: the job did not succeed."""
+    with connect(api_url, api_key) as client:
+        job = client.get(job_id)
+        if not job.state.is_final:
+            job = _follow(client, job) if wait else client.result(job_id, wait=False)
+        _finish(client, job, out, as_json=as_json)
+
+
+def cancel(job_id: JobId, *, api_url: ApiUrl = None, api_key: ApiKey = None, as_json: AsJson = False) -> None:
+    """Cancel a job. A running one stops soon after."""
+    with connect(api_url, api_key) as client:
+        job = client.cancel(job_id)
+    if as_json:
+        show.as_json(_plain(job))
+    else:
+        show.line(f"{job.id} is {job.state}" if job.state.is_final else f"{job.id} is asked to stop")
+
+
+def list_jobs(
+    *,
+    app: Annotated[str | None, typer.Option(help="Only this app's.")] = None,
+    state: Annotated[JobState | None, typer.Option(help="Only jobs in this state.")] = None,
+    tag: Annotated[str | None, typer.Option(help="Only jobs with this tag.")] = None,
+    limit: Annotated[int, typer.Option(min=1, max=100, help="How many.")] = 20,
+    cursor: Annotated[str | None, typer.Option(help="The next_cursor of the page before.")] = None,
+    api_url: ApiUrl = None,
+    api_key: ApiKey = None,
+    as_json: AsJson = False,
+) -> None:
+    """List jobs, newest first."""
+    with connect(api_url, api_key) as client:
+        page = client.list(app=app, state=state and state.value, tag=tag, cursor=cursor, limit=limit)
+    if as_json:
+        show.as_json(page.model_dump(mode="json"))
+        return
+    show.as_table(
+        ("id", "app", "endpoint", "state", "attempt", "created"),
+        [
+            (
+                job.id,
+                job.app,
+                job.endpoint,
+                job.state,
+                job.attempt,
+                job.created_at and f"{job.created_at:%m-%d %H:%M:%S}",
+            )
+            for job in page.jobs
+        ],
+        empty="There is no such job.",
+    )
+
+
+def apps(*, api_url: ApiUrl = None, api_key: ApiKey = None, as_json: AsJson = False) -> None:
+    """List the apps that nodes publish."""
+    with connect(api_url, api_key) as client:
+        found = client.apps()
+    if as_json:
+        show.as_json([app.model_dump(mode="json") for app in found])
+        return
+    show.as_table(
+        ("app", "title", "gpus", "live nodes", "endpoints"),
+        [
+            (app.app, app.title, app.num_gpus, app.live_nodes, " ".join(str(way.get("path")) for way in app.endpoints))
+            for app in found
+        ],
+        empty="No node has published an app yet. 'stoker node --app package.module:Class' starts one.",
+    )
+
+
+def _follow(client: Client, job: Job) -> Job:
+    """Draw the job's events until its last; the job as it ended."""
+    with Drawing() as drawing:
+        for event in client.events(job.id):
+            drawing.show(event)
+    return client.result(job.id, wait=False)
+
+
+def _finish(client: Client, job: Job, out: Path | None, *, as_json: bool) -> None:
+    """Write the result of a job that has ended, save its outputs, and fail if it did."""
+    saved = [client.download(output, out) for output in job.outputs] if out else []
+    if as_json:
+        show.as_json(_plain(job) | ({"saved": [str(path) for path in saved]} if out else {}))
+    elif job.state is JobState.SUCCEEDED:
+        show.as_json(job.result)
+        for path in saved:
+            show.line(str(path))
+    if job.state is not JobState.SUCCEEDED:
+        error = job.error
+        fault.say(
+            f"job {job.id} {job.state}" + (f": {error.code}: {error.message}" if error else ""),
+            (error and error.hint) or f"'stoker events {job.id}' shows what happened.",
+        )
+        raise typer.Exit(fault.FAILED)
+
+
+def _plain(job: Job) -> dict[str, Any]:
+    return job.model_dump(mode="json")
+
+
+def _short(data: dict[str, Any]) -> str:
+    text = " ".join(f"{name}={value}" for name, value in data.items() if value is not None)
+    return text if len(text) <= 200 else f"{text[:199]}…"

@@ -1,0 +1,140 @@
+"""``stoker keys``: make, list and revoke API keys, on the database itself.
+
+This is how the first key comes into being; it needs DATABASE_URL (or the local stack's) and no running API.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Annotated, TypeVar
+
+import typer
+
+from stoker.cli import show
+from stoker.cli.address import find_database
+from stoker.cli.extras import require
+from stoker.cli.options import AsJson
+from stoker.errors import ConfigurationError, InvalidRequest, Unavailable
+
+if TYPE_CHECKING:
+    from sqlalchemy.ext.asyncio import AsyncEngine
+
+T = TypeVar("T")
+
+keys = typer.Typer(help="Make, list and revoke API keys.")
+
+Tenant = Annotated[str, typer.Option("--tenant", help="Whose jobs the key sees. Made if it is new.")]
+
+
+@keys.command()
+def create(
+    *,
+    admin: Annotated[bool, typer.Option("--admin", help="All scopes: run, read and admin.")] = False,
+    tenant: Tenant = "default",
+    scope: Annotated[list[str] | None, typer.Option(help="run, read or admin; repeatable. Default: run, read.")] = None,
+    name: Annotated[str, typer.Option(help="What the key is for.")] = "",
+    best_priority: Annotated[int, typer.Option(min=0, max=9, help="The lowest number it may ask for.")] = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Make a key. It is shown once: only a hash of it is stored."""
+    require("sqlalchemy", extra="api")
+    from stoker import keys as stored
+
+    if admin and scope:
+        raise InvalidRequest("--admin and --scope exclude each other", hint="--admin means all scopes.")
+    scopes = stored.SCOPES if admin else frozenset(scope or ("run", "read"))
+
+    async def act(db: AsyncEngine) -> stored.NewKey:
+        return await stored.create(db, tenant=tenant, scopes=scopes, name=name, best_priority=best_priority)
+
+    made = _with_database(act)
+    if as_json:
+        show.as_json({"id": made.id, "key": made.key, "tenant": tenant, "scopes": sorted(scopes)})
+    else:
+        show.line(made.key)
+
+
+@keys.command("list")
+def list_keys(*, as_json: AsJson = False) -> None:
+    """List the keys of all tenants."""
+    require("sqlalchemy", extra="api")
+    from stoker import keys as stored
+
+    rows = _with_database(stored.list_keys)
+    if as_json:
+        show.as_json(
+            [
+                {
+                    "id": row.id,
+                    "tenant": row.tenant_name,
+                    "name": row.name,
+                    "scopes": sorted(row.scopes),
+                    "best_priority": row.best_priority,
+                    "created_at": row.created_at.isoformat(),
+                    "expires_at": row.expires_at and row.expires_at.isoformat(),
+                    "revoked_at": row.revoked_at and row.revoked_at.isoformat(),
+                }
+                for row in rows
+            ]
+        )
+        return
+    show.as_table(
+        ("id", "tenant", "name", "scopes", "created", "revoked"),
+        [
+            (
+                row.id,
+                row.tenant_name,
+                row.name,
+                " ".join(sorted(row.scopes)),
+                f"{row.created_at:%Y-%m-%d %H:%M}",
+                row.revoked_at and f"{row.revoked_at:%Y-%m-%d %H:%M}",
+            )
+            for row in rows
+        ],
+        empty="There is no key. 'stoker keys create --admin' makes one.",
+    )
+
+
+@keys.command()
+def revoke(key_id: Annotated[str, typer.Argument(help="The key's id: what stands before its colon.")]) -> None:
+    """End a key for ever."""
+    require("sqlalchemy", extra="api")
+    from stoker import keys as stored
+
+    async def act(db: AsyncEngine) -> None:
+        await stored.revoke(db, key_id)
+
+    _with_database(act)
+    show.line(f"{key_id} is revoked")
+
+
+def _with_database(act: Callable[[AsyncEngine], Awaitable[T]]) -> T:
+    """Run ``act`` on the database.
+
+    Raises:
+        Unavailable: it cannot be reached.
+    """
+    import psycopg
+
+    from stoker import database
+
+    engine = database.make_engine(find_database(), application_name="stoker-cli", pool_size=1)
+
+    async def run() -> T:
+        try:
+            return await act(engine)
+        finally:
+            await engine.dispose()
+
+    try:
+        return asyncio.run(run())
+    except Exception as error:
+        if database.is_unreachable(error):
+            raise Unavailable(
+                f"the database cannot be reached: {str(error).splitlines()[0]}",
+                hint="Check DATABASE_URL, or start a local stack with 'stoker up --detach'.",
+            ) from error
+        if isinstance(getattr(error, "orig", error), psycopg.errors.UndefinedTable):
+            raise ConfigurationError("the database has no tables of Stoker", hint="Run 'stoker migrate'.") from error
+        raise

@@ -1,0 +1,205 @@
+"""The client: one method for each thing that a caller does with jobs, apps and files.
+
+Synchronous and safe to share between threads. What the API refuses is raised as the class of ``stoker.errors`` that it
+names.
+"""
+
+from __future__ import annotations
+
+import builtins
+import mimetypes
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+from urllib.parse import quote
+from uuid import UUID
+
+import httpx2
+
+from stoker.client import stream
+from stoker.client.models import AppInfo, Job, JobPage, Output, StreamedEvent, UploadedFile
+from stoker.client.problems import check, reaching
+from stoker.errors import Conflict
+
+TIMEOUT_S = 30.0
+
+
+class Client:
+    """Speaks to the API at ``base_url`` with ``api_key`` (``<id>:<secret>``)."""
+
+    def __init__(self, base_url: str, api_key: str, *, timeout_s: float = TIMEOUT_S) -> None:
+        self.base_url = base_url.rstrip("/")
+        # Not a default header of the HTTP client: the key must not travel with a link to the object store.
+        self._key = {"Authorization": f"Key {api_key}"}
+        self._http = httpx2.Client(base_url=self.base_url, timeout=timeout_s)
+        self._closed = threading.Event()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connections; a stream that waits to reconnect ends."""
+        self._closed.set()
+        self._http.close()
+
+    def submit(
+        self,
+        app: str,
+        input: Mapping[str, Any],  # noqa: A002 (the API's own word)
+        *,
+        endpoint: str = "/",
+        priority: int | None = None,
+        run_at: datetime | None = None,
+        start_timeout_s: float | None = None,
+        run_timeout_s: float | None = None,
+        max_attempts: int | None = None,
+        tags: Sequence[str] = (),
+        webhook_url: str | None = None,
+        idempotency_key: str | None = None,
+    ) -> Job:
+        """Ask ``app`` for a job. It is stored when this returns.
+
+        Raises:
+            InvalidInput: ``input`` breaks the app's schema.
+            UnknownApp: no node ever published the app.
+        """
+        body = {
+            "app": app,
+            "endpoint": endpoint,
+            "input": dict(input),
+            "priority": priority,
+            "run_at": run_at and run_at.isoformat(),
+            "start_timeout": start_timeout_s,
+            "run_timeout": run_timeout_s,
+            "max_attempts": max_attempts,
+            "tags": builtins.list(tags) or None,
+            "webhook_url": webhook_url,
+        }
+        headers = {"Idempotency-Key": idempotency_key} if idempotency_key else {}
+        given = {name: value for name, value in body.items() if value is not None}
+        return Job.model_validate(self._call("POST", "/v1/jobs", json=given, headers=headers))
+
+    def get(self, job_id: UUID | str) -> Job:
+        """The job as it is now.
+
+        Raises:
+            NotFound: the key's tenant has no such job.
+        """
+        return Job.model_validate(self._call("GET", _job(job_id)))
+
+    def events(self, job_id: UUID | str, *, after: str | None = None) -> Iterator[StreamedEvent]:
+        """The job's events from its first, or after the id ``after``, to its last; reconnects when it is cut.
+
+        Raises:
+            Unreachable: the API is gone for a minute.
+        """
+        return stream.follow(self._http, f"{_job(job_id)}/events", self._key, after, self._closed.wait)
+
+    def result(self, job_id: UUID | str, *, wait: bool = True) -> Job:
+        """The job in its final state.
+
+        Raises:
+            Conflict: it has not ended, and ``wait`` is False.
+        """
+        job = self.get(job_id)
+        if not job.state.is_final and wait:
+            for _ in self.events(job_id):
+                pass
+            job = self.get(job_id)
+        if not job.state.is_final:
+            raise Conflict(f"job {job.id} is {job.state}", hint="Wait for it, or follow its events.")
+        return job
+
+    def cancel(self, job_id: UUID | str) -> Job:
+        """Ask for the job to be cancelled. A running one stops soon after.
+
+        Raises:
+            Conflict: it has ended.
+        """
+        return Job.model_validate(self._call("POST", f"{_job(job_id)}/cancel"))
+
+    def retry(self, job_id: UUID | str) -> Job:
+        """A new job with the input of one that has ended."""
+        return Job.model_validate(self._call("POST", f"{_job(job_id)}/retry"))
+
+    def apps(self) -> tuple[AppInfo, ...]:
+        """What the nodes publish."""
+        return tuple(AppInfo.model_validate(app) for app in self._call("GET", "/v1/apps")["apps"])
+
+    def upload(self, path: Path | str, *, content_type: str | None = None) -> UploadedFile:
+        """Store the file at ``path``, streamed. Its id then stands for it in an input."""
+        path = Path(path)
+        kind = content_type or mimetypes.guess_type(path.name)[0] or "application/octet-stream"
+        with path.open("rb") as content, reaching(self.base_url):
+            response = self._http.post(
+                "/v1/files",
+                params={"name": path.name},
+                content=content,
+                headers=self._key | {"Content-Type": kind, "Content-Length": str(path.stat().st_size)},
+            )
+        check(response)
+        return UploadedFile.model_validate(response.json())
+
+    def download(self, output: Output, folder: Path | str) -> Path:
+        """Save ``output`` in ``folder`` under its own name; the path it has there."""
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        target = folder / (Path(output.name).name or "output")
+        with reaching(self.base_url), self._http.stream("GET", output.url, follow_redirects=True) as response:
+            if response.is_error:
+                response.read()
+            check(response)
+            with target.open("wb") as out:
+                for piece in response.iter_bytes():
+                    out.write(piece)
+        return target
+
+    def list(
+        self,
+        *,
+        app: str | None = None,
+        state: str | None = None,
+        tag: str | None = None,
+        since: datetime | None = None,
+        cursor: str | None = None,
+        limit: int | None = None,
+    ) -> JobPage:
+        """The tenant's jobs, newest first."""
+        wanted = {
+            "app": app,
+            "state": state,
+            "tag": tag,
+            "since": since and since.isoformat(),
+            "cursor": cursor,
+            "limit": limit,
+        }
+        params = {name: value for name, value in wanted.items() if value is not None}
+        return JobPage.model_validate(self._call("GET", "/v1/jobs", params=params))
+
+    def _call(
+        self,
+        method: str,
+        path: str,
+        *,
+        json: Any = None,
+        params: Mapping[str, Any] | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> Any:
+        with reaching(self.base_url):
+            response = self._http.request(
+                method, path, json=json, params=params, headers={**self._key, **(headers or {})}
+            )
+        check(response)
+        return response.json()
+
+
+def _job(job_id: UUID | str) -> str:
+    return f"/v1/jobs/{quote(str(job_id), safe='')}"
