@@ -1,0 +1,233 @@
+"""Dispatch: calls go to the warm ranks one at a time, and what goes wrong is set right before the next one.
+
+Decides what a failure means: which error the caller gets, and whether the ranks can serve again or are killed and rebuilt. The public
+face is ``runner``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import logging
+from collections.abc import AsyncIterator, Callable, Mapping
+from typing import Any
+
+from worker_node.distributed import wire
+from worker_node.distributed.calls import Call
+from worker_node.distributed.errors import CallCancelled, CallTimeout, NotRunning, PoolBroken, RankDied, RunnerError
+from worker_node.distributed.events import RankLog, RankState, RankStatus, RunnerState, RunnerStatus
+from worker_node.distributed.messages import Message
+from worker_node.distributed.pool import Launch, Pool
+from worker_node.distributed.turns import Turns
+from worker_node.distributed.warmth import Warmth
+
+_rank_log = logging.getLogger("worker_node.distributed.rank")
+
+
+class Dispatcher:
+    """One runner's calls and ranks. ``on_idle`` is told whether the ranks have become idle or busy."""
+
+    def __init__(
+        self,
+        *,
+        world_size: int,
+        grace_s: float,
+        max_waiting: int,
+        rebuild_attempts: int,
+        on_log: Callable[[RankLog], None] | None,
+        on_idle: Callable[[bool], None],
+    ) -> None:
+        self.errors: list[RunnerError] = []
+        self._world_size, self._grace_s = world_size, grace_s
+        self._on_log, self._on_idle = on_log, on_idle
+        self._turns = Turns(max_waiting)
+        self._warmth = Warmth(self, rebuild_attempts)
+        self._numbers = itertools.count(1)
+        self._call: Call | None = None
+        self._dropped = 0
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    @property
+    def state(self) -> RunnerState:
+        """What the runner is doing."""
+        state = self._warmth.state
+        return RunnerState.BUSY if state is RunnerState.WARM and self._call is not None else state
+
+    async def start(self, launch: Launch, timeout_s: float) -> None:
+        """Make the ranks."""
+        self.errors = []
+        await self._warmth.start(launch, timeout_s)
+        self._on_idle(True)
+
+    @contextlib.asynccontextmanager
+    async def call(
+        self, payload: Mapping[str, Any], *, streaming: bool, wants_events: bool, timeout_s: float | None
+    ) -> AsyncIterator[Call]:
+        """Run one call: enter when it is the ranks' own, then read its events and its outcome; leaving early cancels it.
+
+        Raises:
+            CallTimeout: its turn did not come in time. A later timeout is the call's outcome.
+        """
+        value = wire.encode(dict(payload))
+        if self._warmth.state is RunnerState.STOPPED:
+            raise NotRunning("the runner is not running")
+        loop = asyncio.get_running_loop()
+        deadline = None if timeout_s is None else loop.time() + timeout_s
+        try:
+            async with asyncio.timeout_at(deadline):
+                await self._turns.take()
+        except TimeoutError as exc:
+            raise CallTimeout(timeout_s=timeout_s or 0.0, what="the call's turn did not come") from exc
+        call = Call(next(self._numbers), self._world_size, throttle=self._throttle, on_outcome=self._on_outcome)
+        self._call = call
+        self._on_idle(False)
+        late = None
+        if deadline is not None:
+            late = loop.call_at(deadline, self.interrupt, call, CallTimeout(timeout_s=timeout_s or 0.0))
+        try:
+            if pool := await self._pool_for(call):
+                call.sent = True
+                pool.send_call(call.number, value, streaming=streaming, wants_events=wants_events)
+            yield call
+        finally:
+            if late is not None:
+                late.cancel()
+            self.interrupt(call, CallCancelled("the caller went away"))
+
+    def interrupt(self, call: Call, error: RunnerError) -> None:
+        """End a call with an error, and ask the ranks to stop it; nothing where it has ended."""
+        if call.outcome.done():
+            return
+        if call.sent and self._warmth.pool is not None:
+            self._warmth.pool.cancel(call.number)
+        call.conclude(error, drop_events=True)
+
+    async def cancel(self) -> None:
+        """Cancel the call that runs, and wait until the ranks are free or are being rebuilt."""
+        if (call := self._call) is not None:
+            self.interrupt(call, CallCancelled("cancel() was called"))
+            await asyncio.shield(call.freed)
+
+    async def stop(self, timeout_s: float) -> None:
+        """Refuse who waits, give the running call its time, then end the ranks."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + timeout_s
+        stopped = NotRunning("the runner was stopped")
+        self._turns.refuse(stopped)
+        call = self._call
+        if call is not None:
+            await asyncio.wait({call.freed}, timeout=timeout_s)
+        await self._warmth.stop(max(1.0, deadline - loop.time()))
+        if call is not None:
+            self._abandon(call, stopped)
+
+    def terminate(self, timeout_s: float) -> None:
+        """End everything at once, without awaiting."""
+        stopped = NotRunning("the runner was terminated")
+        self._turns.refuse(stopped)
+        self._warmth.terminate(timeout_s)
+        if self._call is not None:
+            self._abandon(self._call, stopped)
+
+    def status(self) -> RunnerStatus:
+        """Describe this moment."""
+        pool, busy = self._warmth.pool, self._call.busy if self._call is not None and self._call.sent else set()
+        ranks = () if pool is None else tuple(_rank_status(pool, rank, busy) for rank in range(len(pool.processes)))
+        dropped = self._dropped + (pool.dropped if pool is not None else 0)
+        return RunnerStatus(self.state, ranks, self._turns.waiting, self._warmth.restarts, dropped)
+
+    def on_message(self, message: Message) -> None:
+        """Give a message to the call it belongs to."""
+        if self._call is not None and message.call == self._call.number:
+            self._call.receive(message)
+        else:
+            self._dropped += 1
+
+    def on_log(self, log: RankLog) -> None:
+        """Pass a log line on."""
+        _rank_log.log(log.level, "[rank %d] %s", log.rank, log.message, extra={"rank": log.rank})
+        if self._on_log is not None:
+            self._on_log(log)
+
+    def on_death(self, error: RankDied) -> None:
+        """End the call on the rank that died, and rebuild."""
+        self.errors = [error]
+        if (pool := self._warmth.pool) is None:
+            return
+        if self._call is not None and self._call.sent:
+            # The settling of the call rebuilds.
+            self._call.rank_died(error)
+        else:
+            self._warmth.rebuild(pool, error, counts=True)
+
+    async def _pool_for(self, call: Call) -> Pool | None:
+        """Wait until there are warm ranks; None where the call ended before."""
+        if self._warmth.state is RunnerState.WARM:
+            return self._warmth.pool
+        warming = asyncio.ensure_future(self._warmth.warm_pool())
+        try:
+            await asyncio.wait({warming, call.outcome}, return_when=asyncio.FIRST_COMPLETED)
+            if call.outcome.done():
+                return None
+            try:
+                return warming.result()
+            except (PoolBroken, NotRunning) as exc:
+                call.conclude(exc)
+                return None
+        finally:
+            warming.cancel()
+
+    def _throttle(self, paused: bool) -> None:
+        if self._warmth.pool is not None:
+            self._warmth.pool.throttle(paused)
+
+    def _on_outcome(self, call: Call) -> None:
+        """The caller has its answer: the ranks are free now, or have to be freed."""
+        error = call.outcome.exception()
+        if error is None:
+            self._warmth.served()
+        elif call.failures:
+            self.errors = list(call.failures)
+        if not call.sent or (call.settled.done() and call.settled.result()):
+            self._free(call)
+            return
+        settling = asyncio.ensure_future(self._settle(call, error))
+        self._tasks.add(settling)
+        settling.add_done_callback(self._tasks.discard)
+
+    async def _settle(self, call: Call, error: BaseException | None) -> None:
+        """Wait until the ranks have stopped in step; after the grace, or where they did not, rebuild."""
+        pool = self._warmth.pool
+        if pool is not None:
+            pool.cancel(call.number)
+            await asyncio.wait({call.settled}, timeout=self._grace_s)
+            if not (call.settled.done() and call.settled.result()):
+                cause = error if isinstance(error, RunnerError) else NotRunning(str(error))
+                self._warmth.rebuild(pool, cause, counts=False)
+        self._free(call)
+
+    def _free(self, call: Call) -> None:
+        if call.freed.done():
+            return
+        call.freed.set_result(None)
+        self._call = None
+        self._turns.give_back()
+        if self._call is None:
+            self._on_idle(True)
+
+    def _abandon(self, call: Call, error: RunnerError) -> None:
+        call.conclude(error, drop_events=True)
+        if not call.settled.done():
+            call.settled.set_result(False)
+
+
+def _rank_status(pool: Pool, rank: int, busy: set[int]) -> RankStatus:
+    process = pool.processes[rank]
+    if process.ended.done():
+        state = RankState.DEAD
+    elif rank not in pool.ready_ranks:
+        state = RankState.STARTING
+    else:
+        state = RankState.BUSY if rank in busy else RankState.IDLE
+    return RankStatus(rank, process.pid, state)

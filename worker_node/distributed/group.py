@@ -1,0 +1,85 @@
+"""The process group of a rank: device and backend, the rendezvous, the vote, and the count of collectives.
+
+The one place that decides between cuda with NCCL and cpu with gloo. Rank 0 listens on a port that the system chose and the parent
+tells the others, so two runners on a host cannot meet.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from datetime import timedelta
+
+import torch
+import torch.distributed as dist
+
+Votes = Callable[[bool], bool]
+
+
+def device_of(rank: int) -> torch.device:
+    """Return the device that a rank works on."""
+    return torch.device("cuda", rank) if torch.cuda.is_available() else torch.device("cpu")
+
+
+def join(
+    *,
+    rank: int,
+    world_size: int,
+    address: str,
+    timeout_s: float,
+    port: int | None,
+    exchange_port: Callable[[int | None], int],
+) -> Votes:
+    """Enter the runner's process group and return its vote.
+
+    ``exchange_port`` takes rank 0's port to the others: called with the port on rank 0, with None elsewhere.
+    """
+    device = device_of(rank)
+    if device.type == "cuda":
+        if world_size > torch.cuda.device_count():
+            raise ValueError(f"{world_size} ranks need as many GPUs, {torch.cuda.device_count()} are visible")
+        torch.cuda.set_device(device)
+    elif "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(max(1, (os.cpu_count() or 1) // world_size))
+    store = _meet(rank, world_size, address, port or 0, timedelta(seconds=timeout_s), exchange_port)
+    dist.init_process_group(
+        "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo",
+        store=store,
+        rank=rank,
+        world_size=world_size,
+        timeout=timedelta(seconds=timeout_s),
+        device_id=device if device.type == "cuda" else None,
+    )
+    if world_size == 1:
+        return lambda mine: mine
+    # A group of its own: a vote between two collectives that the worker left in flight must not pair with them.
+    side = dist.new_group(backend="gloo", timeout=timedelta(seconds=timeout_s))
+
+    def vote(mine: bool) -> bool:
+        ballot = torch.tensor([int(mine)], dtype=torch.int32)
+        dist.all_reduce(ballot, op=dist.ReduceOp.MAX, group=side)
+        return bool(ballot.item())
+
+    return vote
+
+
+def steps() -> dict[str, int]:
+    """Count the collectives that this rank has entered, by group.
+
+    Equal counts on all ranks after a failure mean that no collective is half done, so the group can be used again.
+    """
+    groups = dist.distributed_c10d._world.pg_names
+    return {name: group._get_sequence_number_for_group() for group, name in groups.items()}
+
+
+def _meet(
+    rank: int, world_size: int, address: str, port: int, timeout: timedelta, exchange_port: Callable[[int | None], int]
+) -> dist.TCPStore:
+    if rank == 0:
+        store = dist.TCPStore(address, port, world_size, is_master=True, timeout=timeout, wait_for_workers=False)
+        exchange_port(store.port)
+    else:
+        port = exchange_port(None)
+        store = dist.TCPStore(address, port, world_size, is_master=False, timeout=timeout, wait_for_workers=False)
+    os.environ["MASTER_ADDR"], os.environ["MASTER_PORT"] = address, str(store.port)
+    return store

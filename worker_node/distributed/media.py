@@ -1,0 +1,122 @@
+"""Tensors, arrays and images: each as a small header and one raw frame, bit for bit.
+
+Torch, numpy and PIL are imported only where a value of theirs occurs, so a process that handles none pays for none. Tensors arrive
+on the CPU and without a gradient. Images keep mode, size, pixels and palette, not their metadata.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+    from PIL import Image
+
+Frame = bytes | bytearray | memoryview
+
+
+def is_number(value: Any) -> bool:
+    """Tell whether this is a numpy scalar."""
+    numpy = sys.modules.get("numpy")
+    return numpy is not None and isinstance(value, numpy.generic)
+
+
+def to_number(value: Any) -> Any:
+    """Turn a numpy scalar into Python's own number, string or date."""
+    plain = value.item()
+    # Long doubles have no Python counterpart and return themselves.
+    return float(plain) if is_number(plain) else plain
+
+
+def split(value: Any) -> tuple[list[Any], Frame] | None:
+    """Return header and buffer of a tensor, array or image; None where the value is none of them.
+
+    Raises:
+        TypeError: of a kind that cannot travel as plain bytes.
+    """
+    modules = sys.modules
+    if (torch := modules.get("torch")) is not None and isinstance(value, torch.Tensor):
+        return _split_tensor(value)
+    if (numpy := modules.get("numpy")) is not None and isinstance(value, numpy.ndarray):
+        return _split_array(value)
+    if (image := modules.get("PIL.Image")) is not None and isinstance(value, image.Image):
+        return _split_image(value)
+    return None
+
+
+def join(header: list[Any], frame: Frame) -> Any:
+    """Rebuild what ``split`` took apart; the result owns writable memory."""
+    kind, *fields = header
+    if kind == "tensor":
+        return _join_tensor(fields, frame)
+    if kind == "array":
+        return _join_array(fields, frame)
+    if kind == "image":
+        return _join_image(fields, frame)
+    raise ValueError(f"unknown kind of buffer {kind!r}")
+
+
+def _split_tensor(tensor: torch.Tensor) -> tuple[list[Any], Frame]:
+    import torch
+
+    if tensor.layout is not torch.strided or tensor.is_quantized:
+        raise TypeError(f"a tensor of layout {tensor.layout} or quantized type has no form on the wire: make it dense")
+    plain = tensor.detach().cpu().resolve_conj().resolve_neg().contiguous()
+    header = ["tensor", str(plain.dtype).removeprefix("torch."), list(plain.shape)]
+    if plain.numel() == 0:
+        return header, b""
+    # Every dtype, numpy's or not, is viewed as bytes.
+    return header, plain.reshape(-1).view(torch.uint8).numpy().data
+
+
+def _join_tensor(fields: list[Any], frame: Frame) -> torch.Tensor:
+    import torch
+
+    name, shape = fields
+    dtype = getattr(torch, name)
+    if not isinstance(dtype, torch.dtype):
+        raise ValueError(f"{name} is not a dtype of torch")
+    if not len(frame):
+        return torch.empty(shape, dtype=dtype)
+    return torch.frombuffer(bytearray(frame), dtype=torch.uint8).view(dtype).reshape(shape)
+
+
+def _split_array(array: np.ndarray[Any, Any]) -> tuple[list[Any], Frame]:
+    import numpy as np
+
+    if array.dtype.hasobject:
+        raise TypeError("an array of Python objects has no form on the wire")
+    descr = np.lib.format.dtype_to_descr(array.dtype)
+    plain = np.ascontiguousarray(array)
+    return ["array", descr, list(array.shape)], plain.reshape(-1).view(np.uint8).data if plain.nbytes else b""
+
+
+def _join_array(fields: list[Any], frame: Frame) -> np.ndarray[Any, Any]:
+    import numpy as np
+
+    descr, shape = fields
+    dtype = np.lib.format.descr_to_dtype(descr)
+    if dtype.hasobject:
+        raise ValueError("an array of Python objects has no form on the wire")
+    return np.frombuffer(bytearray(frame), dtype=np.uint8).view(dtype).reshape(shape)
+
+
+def _split_image(image: Image.Image) -> tuple[list[Any], Frame]:
+    palette = image.getpalette("RGBA") if image.mode in ("P", "PA") else None
+    transparency = image.info.get("transparency")
+    extra = transparency if isinstance(transparency, int | bytes) else None
+    return ["image", image.mode, image.width, image.height, bytes(palette or b""), extra], image.tobytes()
+
+
+def _join_image(fields: list[Any], frame: Frame) -> Image.Image:
+    from PIL import Image
+
+    mode, width, height, palette, transparency = fields
+    image = Image.frombytes(mode, (width, height), bytes(frame)) if len(frame) else Image.new(mode, (width, height))
+    if palette:
+        image.putpalette(palette, "RGBA")
+    if transparency is not None:
+        image.info["transparency"] = transparency
+    return image

@@ -1,0 +1,68 @@
+"""The messages between the parent and its ranks, as frames.
+
+A message is a head (who, what, which call, a few fields) and a value already encoded by ``wire``. Every message of a call carries the
+call's number, so nothing of one call can reach another. Says nothing of how messages travel: ``link`` and ``pool`` do that.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgpack
+
+from worker_node.distributed.media import Frame
+
+
+class Kind(enum.StrEnum):
+    """What a message says."""
+
+    # Parent to rank.
+    LAUNCH = "launch"
+    JOIN = "join"
+    CALL = "call"
+    STOP = "stop"
+    # Rank to parent.
+    HELLO = "hello"
+    PORT = "port"
+    READY = "ready"
+    SETUP_FAILED = "setup_failed"
+    EVENT = "event"
+    DONE = "done"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+    LOG = "log"
+
+
+REPORTS = frozenset({Kind.DONE, Kind.FAILED, Kind.CANCELLED})
+"""The kinds that end a call on a rank; each rank sends exactly one for each call."""
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One message. ``call`` is 0 where it belongs to no call; ``rank`` is the sender's, or the receiver's."""
+
+    kind: Kind
+    rank: int
+    call: int = 0
+    fields: dict[str, Any] = field(default_factory=dict)
+    value: Sequence[Frame] = ()
+
+
+def pack(token: bytes, message: Message) -> list[Frame]:
+    """Turn a message into frames that begin with the pool's token."""
+    head: bytes = msgpack.packb([token, message.kind.value, message.rank, message.call, message.fields])
+    return [head, *message.value]
+
+
+def unpack(token: bytes, frames: Sequence[Frame]) -> Message | None:
+    """Read a message; None where it is not one of this pool's, whoever sent it."""
+    try:
+        sent_token, kind, rank, call, fields = msgpack.unpackb(frames[0], strict_map_key=False)
+        if sent_token != token:
+            return None
+        return Message(Kind(kind), rank, call, fields, frames[1:])
+    except (ValueError, TypeError, IndexError, msgpack.UnpackException):
+        return None

@@ -1,0 +1,103 @@
+"""A rank's process as its parent sees it: spawn, output lines, end, kill.
+
+Watches through file descriptors in the event loop: the end of a process and each line of its output arrive as callbacks, nothing is
+polled. Knows nothing of messages; ``pool`` holds one of these for each rank.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import collections
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from typing import IO
+
+_KEPT_LINES = 20
+_CHUNK_BYTES = 65536
+
+
+class RankProcess:
+    """One spawned rank. ``ended`` resolves to its exit code, negative for a signal."""
+
+    def __init__(self, rank: int, popen: subprocess.Popen[bytes], on_line: Callable[[int, str, str], None]) -> None:
+        self.rank, self.pid = rank, popen.pid
+        self.last_output: collections.deque[str] = collections.deque(maxlen=_KEPT_LINES)
+        self._loop = asyncio.get_running_loop()
+        self.ended: asyncio.Future[int] = self._loop.create_future()
+        self._popen, self._on_line = popen, on_line
+        self._pidfd = os.pidfd_open(popen.pid)
+        self._partial: dict[str, bytes] = {}
+        self._loop.add_reader(self._pidfd, self._reap)
+        for name, pipe in self._pipes():
+            os.set_blocking(pipe.fileno(), False)
+            self._loop.add_reader(pipe.fileno(), self._read, name, pipe)
+
+    @staticmethod
+    def spawn(rank: int, *, env: Mapping[str, str], cwd: str | None, flag_fd: int) -> subprocess.Popen[bytes]:
+        """Start the interpreter of a rank. Call it from a thread that outlives the rank: the kernel ends the rank with that thread."""
+        return subprocess.Popen(
+            [sys.executable, "-P", "-m", "worker_node.distributed.rank", str(rank)],
+            env=dict(env),
+            cwd=cwd,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            pass_fds=(flag_fd,),
+            # A session of its own: an interrupt typed at the parent is the parent's to act on, and a kill reaches helpers of the rank.
+            start_new_session=True,
+        )
+
+    def kill(self) -> None:
+        """Send SIGKILL to the rank and to what it started; its end is seen as any other end."""
+        if not self.ended.done():
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self.pid, signal.SIGKILL)
+
+    def reap_now(self, timeout_s: float) -> None:
+        """Wait for the end without the event loop; for callers that cannot await."""
+        if not self.ended.done():
+            self._popen.wait(timeout_s)
+            self._reap()
+
+    def _reap(self) -> None:
+        exit_code = self._popen.wait()
+        self._loop.remove_reader(self._pidfd)
+        os.close(self._pidfd)
+        for name, pipe in self._pipes():
+            self._read(name, pipe)
+            self._close(name, pipe)
+        if not self.ended.done():
+            self.ended.set_result(exit_code)
+
+    def _pipes(self) -> list[tuple[str, IO[bytes]]]:
+        pairs = (("stdout", self._popen.stdout), ("stderr", self._popen.stderr))
+        return [(name, pipe) for name, pipe in pairs if pipe is not None and not pipe.closed]
+
+    def _read(self, name: str, pipe: IO[bytes]) -> None:
+        try:
+            chunk = os.read(pipe.fileno(), _CHUNK_BYTES)
+        except BlockingIOError:
+            return
+        if not chunk:
+            self._close(name, pipe)
+            return
+        *lines, self._partial[name] = (self._partial.get(name, b"") + chunk).split(b"\n")
+        for line in lines:
+            self._line(name, line)
+
+    def _close(self, name: str, pipe: IO[bytes]) -> None:
+        if pipe.closed:
+            return
+        self._loop.remove_reader(pipe.fileno())
+        pipe.close()
+        if rest := self._partial.pop(name, b""):
+            self._line(name, rest)
+
+    def _line(self, name: str, line: bytes) -> None:
+        text = line.decode(errors="replace").rstrip("\r")
+        self.last_output.append(text)
+        self._on_line(self.rank, name, text)

@@ -1,0 +1,140 @@
+"""Warmth: a pool that is there when a call needs it, rebuilt after it was lost.
+
+Decides when to try again and when to give up; why a pool is given up is the runner's decision.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import contextlib
+import logging
+
+from worker_node.distributed.errors import NotRunning, PoolBroken, RankDied, RunnerError
+from worker_node.distributed.events import RunnerState
+from worker_node.distributed.pool import Launch, Listener, Pool
+
+_log = logging.getLogger("worker_node.distributed")
+
+_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.25, 30.0
+
+
+def pause_before(misfortunes: int) -> float:
+    """Seconds to wait before a rebuild, after so many misfortunes in a row: none after the first, then doubling."""
+    return 0.0 if misfortunes <= 1 else min(_FIRST_PAUSE_S * 2 ** (misfortunes - 2), _LONGEST_PAUSE_S)
+
+
+class Warmth:
+    """Holds the current pool of a runner."""
+
+    def __init__(self, listener: Listener, rebuild_attempts: int) -> None:
+        self.state = RunnerState.STOPPED
+        self.restarts = 0
+        self.pool: Pool | None = None
+        self._listener, self._rebuild_attempts = listener, rebuild_attempts
+        self._launch: Launch | None = None
+        self._timeout_s = 0.0
+        self._misfortunes = 0
+        self._reasons: list[RunnerError] = []
+        self._ready: asyncio.Future[Pool] | None = None
+        self._rebuilding: asyncio.Task[None] | None = None
+        self._spawner: concurrent.futures.ThreadPoolExecutor | None = None
+
+    async def start(self, launch: Launch, timeout_s: float) -> None:
+        """Make the first pool; on failure nothing is left."""
+        self._launch, self._timeout_s = launch, timeout_s
+        self._misfortunes, self._reasons = 0, []
+        self.state = RunnerState.STARTING
+        # The kernel ends a rank with the thread that spawned it, so that thread has to live as long as the runner.
+        self._spawner = concurrent.futures.ThreadPoolExecutor(1, "rank-spawner")
+        self._ready = asyncio.get_running_loop().create_future()
+        try:
+            await self._make(self._spawner)
+        except BaseException:
+            self._forget()
+            raise
+
+    async def warm_pool(self) -> Pool:
+        """Wait for a pool that can serve.
+
+        Raises:
+            PoolBroken: rebuilding was given up.
+            NotRunning: there is none and none is being made.
+        """
+        if self._ready is None:
+            raise NotRunning("the runner is not running")
+        return await asyncio.shield(self._ready)
+
+    def rebuild(self, pool: Pool, cause: RunnerError, *, counts: bool) -> None:
+        """Kill ``pool`` and make another in the background. ``counts``: it was lost with no call to blame."""
+        if pool is not self.pool or self.state is not RunnerState.WARM:
+            return
+        pool.kill()
+        self.state = RunnerState.REBUILDING
+        self._ready = asyncio.get_running_loop().create_future()
+        if isinstance(cause, RankDied):
+            self._misfortunes += 1
+        if counts:
+            self._reasons.append(cause)
+        _log.warning("rebuilding the ranks: %s", cause)
+        self._rebuilding = asyncio.create_task(self._rebuild(pool))
+
+    def served(self) -> None:
+        """Note that a call succeeded: what went wrong before is forgotten."""
+        self._misfortunes, self._reasons = 0, []
+
+    async def stop(self, timeout_s: float) -> None:
+        """End the pool, or its making."""
+        if self._rebuilding is not None:
+            self._rebuilding.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._rebuilding
+        if self.pool is not None:
+            await self.pool.stop(timeout_s)
+        self._forget()
+
+    def terminate(self, timeout_s: float) -> None:
+        """End the pool at once, for callers that cannot await."""
+        if self._rebuilding is not None:
+            self._rebuilding.cancel()
+        if self.pool is not None:
+            self.pool.destroy_now(timeout_s)
+        self._forget()
+
+    async def _make(self, spawner: concurrent.futures.Executor) -> None:
+        assert self._launch is not None and self._ready is not None
+        self.pool = Pool(self._launch, self._listener, spawner)
+        await self.pool.start(self._timeout_s)
+        self.state = RunnerState.WARM
+        self._ready.set_result(self.pool)
+
+    async def _rebuild(self, lost: Pool) -> None:
+        assert self._spawner is not None and self._ready is not None
+        await lost.destroy()
+        while len(self._reasons) < self._rebuild_attempts:
+            await asyncio.sleep(pause_before(self._misfortunes))
+            try:
+                await self._make(self._spawner)
+            except RunnerError as exc:
+                self._misfortunes += 1
+                self._reasons.append(exc)
+                _log.warning(
+                    "rebuilding the ranks failed (%d of %d): %s", len(self._reasons), self._rebuild_attempts, exc
+                )
+            else:
+                self.restarts += 1
+                _log.info("the ranks are warm again")
+                return
+        self.state, self.pool = RunnerState.BROKEN, None
+        self._ready.set_exception(PoolBroken(self._reasons))
+        self._ready.exception()
+
+    def _forget(self) -> None:
+        self.state, self.pool, self._rebuilding = RunnerState.STOPPED, None, None
+        if self._ready is not None and not self._ready.done():
+            self._ready.set_exception(NotRunning("the runner was stopped"))
+            self._ready.exception()
+        self._ready = None
+        if self._spawner is not None:
+            self._spawner.shutdown(wait=False)
+            self._spawner = None
