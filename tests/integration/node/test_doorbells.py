@@ -1,0 +1,208 @@
+"""What we lean on inside Celery and kombu, on a real Valkey: the pool, the gate and the wake-up."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+
+import kombu
+import pytest
+import redis
+from celery.worker import WorkController, state
+from kombu.asynchronous import Hub, set_event_loop
+
+from stoker.queue import Doorbell, app_queue, make_celery, queue_name
+from worker_node.consumer import make_consumer
+from worker_node.gate import Gate
+from worker_node.pool import RunnerPool
+
+OPEN, CLOSED = "tests/open", "tests/closed"
+PATIENCE_S = 30
+
+
+class Desk:
+    """Stands for the node: answers bells, and says which apps could start."""
+
+    def __init__(self) -> None:
+        self.can_start = {OPEN: True, CLOSED: False}
+        self.answers: queue.Queue[str] = queue.Queue()
+        self.work: Future[None] | None = None
+
+    def answer(self, app: str) -> Future[Future[None] | None]:
+        self.answers.put(app)
+        claimed: Future[Future[None] | None] = Future()
+        claimed.set_result(self.work)
+        return claimed
+
+    def next_answer(self) -> str:
+        return self.answers.get(timeout=PATIENCE_S)
+
+
+class Listening:
+    """A consumer that runs in a thread."""
+
+    def __init__(self, redis_url: str) -> None:
+        self.desk = Desk()
+        self.gate = Gate([OPEN, CLOSED], lambda app: self.desk.can_start[app])
+        celery = make_celery(redis_url)
+        self.worker: WorkController = make_consumer(celery, node_id="contract", gate=self.gate, answerer=self.desk)
+        self.redis = redis.Redis.from_url(redis_url)
+        self.bell = Doorbell(redis_url)
+        self._thread = threading.Thread(target=self.worker.start, daemon=True)
+        self._thread.start()
+
+    def waiting(self, app: str) -> int:
+        return int(self.redis.llen(queue_name(app)))
+
+    def stop(self) -> None:
+        state.should_stop = 0
+        self._thread.join(PATIENCE_S)
+        alive = self._thread.is_alive()
+        state.should_stop = None
+        state.reset_state()
+        set_event_loop(None)
+        self.bell.close()
+        self.redis.close()
+        assert not alive
+
+
+@pytest.fixture
+def listening(redis_url: str) -> Iterator[Listening]:
+    consumer = Listening(redis_url)
+    yield consumer
+    consumer.stop()
+
+
+def test_a_doorbell_of_an_app_that_could_start_is_answered_once(listening: Listening) -> None:
+    listening.bell.ring(OPEN)
+
+    assert listening.desk.next_answer() == OPEN
+    listening.bell.ring(OPEN)
+    assert listening.desk.next_answer() == OPEN
+    assert listening.desk.answers.empty()
+    assert listening.waiting(OPEN) == 0
+
+
+def test_a_node_that_could_not_start_an_app_leaves_its_doorbells_to_others(listening: Listening) -> None:
+    listening.bell.ring(CLOSED)
+    listening.bell.ring(OPEN)
+
+    assert listening.desk.next_answer() == OPEN
+    assert listening.waiting(CLOSED) == 1
+
+    listening.desk.can_start[CLOSED] = True
+    listening.gate.changed(CLOSED)
+    assert listening.desk.next_answer() == CLOSED
+
+
+def test_one_doorbell_is_one_claim_also_when_several_wait(listening: Listening) -> None:
+    listening.bell.ring(OPEN)
+    assert listening.desk.next_answer() == OPEN
+    work: Future[None] = Future()
+    listening.desk.work = work
+
+    def claim_and_be_busy(app: str) -> Future[Future[None] | None]:
+        listening.desk.can_start[app] = False
+        return Desk.answer(listening.desk, app)
+
+    listening.desk.answer = claim_and_be_busy  # type: ignore[method-assign]  # the desk of this one test
+    for _ in range(3):
+        listening.bell.ring(OPEN)
+    assert listening.desk.next_answer() == OPEN
+    listening.desk.can_start[CLOSED] = True
+    listening.gate.changed(CLOSED)
+    listening.bell.ring(CLOSED)
+    assert listening.desk.next_answer() == CLOSED
+    assert listening.waiting(OPEN) == 2
+
+    work.set_result(None)
+
+
+def test_a_lost_connection_is_made_again_with_the_gates_as_they_were(listening: Listening) -> None:
+    listening.bell.ring(CLOSED)
+    listening.bell.ring(OPEN)
+    assert listening.desk.next_answer() == OPEN
+
+    listening.redis.client_kill_filter(_type="normal", skipme=True)
+    _ring_until(listening, OPEN)
+
+    assert listening.waiting(CLOSED) == 1
+
+
+def test_a_message_that_is_not_a_doorbell_leaves_the_gate_open(listening: Listening, redis_url: str) -> None:
+    with kombu.Connection(redis_url) as connection:
+        kombu.Producer(connection).publish({"not": "a task"}, routing_key=queue_name(OPEN), declare=[app_queue(OPEN)])
+
+    listening.bell.ring(OPEN)
+
+    assert listening.desk.next_answer() == OPEN
+
+
+def test_the_node_still_answers_remote_control_while_a_job_runs(listening: Listening) -> None:
+    listening.desk.work = work = Future()
+    listening.bell.ring(OPEN)
+    assert listening.desk.next_answer() == OPEN
+
+    active = listening.worker.app.control.inspect(timeout=PATIENCE_S, limit=1).active()
+
+    assert [task["name"] for task in active["stoker@contract"]] == ["stoker.wake"]
+    work.set_result(None)
+
+
+def test_call_soon_of_another_thread_interrupts_the_hubs_poll() -> None:
+    hub = _hub_that_polls_for_ever()
+    called = threading.Event()
+    loop = threading.Thread(target=_turn, args=(hub, called.is_set), daemon=True)
+    loop.start()
+
+    hub.call_soon(called.set)
+
+    assert called.wait(PATIENCE_S)
+    loop.join(PATIENCE_S)
+
+
+def test_the_pool_wakes_the_hub_when_a_doorbell_was_answered() -> None:
+    hub = _hub_that_polls_for_ever()
+    pool, accepted, returned = RunnerPool(limit=1), threading.Event(), threading.Event()
+    pool.register_with_event_loop(hub)
+    loop = threading.Thread(target=_turn, args=(hub, returned.is_set), daemon=True)
+    loop.start()
+
+    pool.on_apply(
+        lambda value: value * 2,
+        (21,),
+        callback=lambda result: returned.set() if result == 42 else None,
+        accept_callback=lambda pid, at: accepted.set(),
+    )
+
+    assert returned.wait(PATIENCE_S)
+    assert accepted.is_set()
+    loop.join(PATIENCE_S)
+    assert not loop.is_alive()
+
+
+def _ring_until(listening: Listening, app: str) -> None:
+    """A bell that is rung while the connection is down may be lost: ring again until one arrives."""
+    while True:
+        listening.bell.ring(app)
+        try:
+            assert listening.desk.answers.get(timeout=0.5) == app
+        except queue.Empty:
+            continue
+        return
+
+
+def _hub_that_polls_for_ever() -> Hub:
+    hub = Hub()
+    poll = hub.poller.poll
+    hub.poller.poll = lambda timeout: poll(None)
+    return hub
+
+
+def _turn(hub: Hub, is_done: Callable[[], bool]) -> None:
+    loop = hub.create_loop()
+    while not is_done():
+        next(loop)
+    hub.close()
