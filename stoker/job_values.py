@@ -38,7 +38,7 @@ class NewJob:
 
 @dataclass(frozen=True)
 class Submitted:
-    """A stored job. ``queue`` is the app whose doorbell to ring; ``created`` is False for a replayed Idempotency-Key."""
+    """``queue`` is the app (owner/alias) to ring for; ``created`` is False for a replayed Idempotency-Key."""
 
     job_id: UUID
     state: JobState
@@ -108,7 +108,7 @@ class Renewal:
 
 @dataclass(frozen=True)
 class Output:
-    """An object that an attempt has stored. ``pointer`` is the JSON pointer of its File in the result, "" if it has none."""
+    """An object that an attempt has stored. ``pointer`` is the JSON pointer of its File in the result, "" if none."""
 
     id: UUID
     name: str
@@ -199,7 +199,7 @@ class Finished:
 
 @dataclass(frozen=True)
 class CancelResult:
-    """The job's state now. ``node_id`` is the node to nudge while the job still runs there; ``seq`` that of its last event."""
+    """The job's state now, and its last event. ``node_id`` is the node to nudge while the job still runs there."""
 
     state: JobState
     node_id: str | None = None
@@ -208,7 +208,7 @@ class CancelResult:
 
 @dataclass(frozen=True)
 class Moved:
-    """A job that the control loop, a drain or a restarted node has moved. ``queue`` is the app to ring if it waits again."""
+    """A job that was moved by no caller of its own. ``queue`` is the app (owner/alias) to ring if it waits again."""
 
     job_id: UUID
     state: JobState

@@ -1,7 +1,8 @@
 """What may happen to a job: every change of its state, and nowhere else.
 
-Each function is one transaction (reaping and the like: one an app). It reads nothing for callers (``stoker.job_queries``), rings no
-doorbell and publishes nothing: who calls it does, with what it returns. The API, the control loop and the nodes call it.
+Each function is one transaction (reaping and the like: one an app). It reads nothing for callers
+(``stoker.job_queries``), rings no doorbell and publishes nothing: who calls it does, with what it returns. The API, the
+control loop and the nodes call it.
 """
 
 from __future__ import annotations
@@ -89,7 +90,7 @@ async def renew(
     lease_s: float,
     progress: Mapping[UUID, dict[str, Any]],
 ) -> Renewal:
-    """One heartbeat for all leases of a node, with the newest progress of its jobs. Call it with no leases too: it says the node lives."""
+    """One heartbeat of a node for all its leases, with its jobs' progress. With no leases it says the node lives."""
     raise NotImplementedError
 
 

@@ -1,6 +1,7 @@
 """API keys and the tenants that they speak for.
 
-A key is ``<id>:<secret>``; only the sha256 of the secret is stored. The API verifies keys, the CLI and admins make them.
+A key is ``<id>:<secret>``; only the sha256 of the secret is stored. The API verifies keys, the CLI and admins make
+them.
 """
 
 from __future__ import annotations

@@ -56,7 +56,7 @@ class Manifest:
 
     @property
     def schema_hash(self) -> str:
-        """Names the version: sha256 over what a caller's request depends on. Texts and time limits may change within one."""
+        """Names the version: sha256 over what a caller's request depends on. Texts and limits may change in one."""
         faces = [
             {
                 "path": endpoint.path,
