@@ -1,7 +1,7 @@
 """The command line.
 
-Each verb is a few lines over ``stoker.client``, ``stoker.local`` or another part that it starts as a process. What those need
-is imported when the verb runs, so that the base install can submit jobs with neither an engine's driver nor torch.
+Each verb is a few lines over ``stoker.client``, ``stoker.local`` or another part that it starts as a process. What they
+need is imported when the verb runs: the base install submits jobs with neither an engine's driver nor torch.
 ``main`` is the ``stoker`` script.
 """
 

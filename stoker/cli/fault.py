@@ -1,7 +1,7 @@
 """What the command line says when something is wrong, and with which exit code it ends.
 
-``error: ...`` says what happened, ``hint: ...`` what to do next, both on standard error. A bug keeps its traceback: it does
-not come here. ``stoker.cli.main`` calls it.
+``error: ...`` says what happened, ``hint: ...`` what to do next, both on standard error. A bug keeps its traceback: it
+does not come here. ``stoker.cli.main`` calls it.
 """
 
 from __future__ import annotations

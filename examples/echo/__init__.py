@@ -1,0 +1,1 @@
+"""An app with no model: the smallest one that can be served."""
