@@ -1,0 +1,51 @@
+"""The API as an ASGI application. It holds no state but its connections: any number of replicas may run."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from fastapi import FastAPI
+from starlette.middleware.cors import CORSMiddleware
+
+from api import problems
+from api.edge import Edge
+from api.limits import BodyLimit
+from api.metrics import Metrics
+from api.routes import apps, events, files, health, jobs, keys, nodes, outputs, queues
+from api.services import open_services
+from stoker.settings import ApiSettings
+
+CALLER_HEADERS = ["Authorization", "Content-Type", "Idempotency-Key", "Last-Event-ID", "X-Request-Id"]
+SHOWN_HEADERS = ["Location", "Retry-After", "X-Request-Id", "Idempotency-Replayed"]
+
+
+def create_app(settings: ApiSettings) -> FastAPI:
+    """The application. ``app.state.stopping`` is the event that ends its streams."""
+    metrics, stopping = Metrics(), asyncio.Event()
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        async with open_services(settings, metrics, stopping) as services:
+            app.state.services = services
+            yield
+
+    # The interactive pages of the framework load scripts from elsewhere.
+    app = FastAPI(title="Stoker", version="1", lifespan=lifespan, docs_url=None, redoc_url=None)
+    app.state.stopping = stopping
+    problems.install(app)
+    for module in (jobs, events, apps, files, outputs, nodes, queues, keys, health):
+        app.include_router(module.router)
+    # The last one added is the outermost.
+    app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes, streamed=[files.UPLOAD_PATH])
+    if settings.cors_origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=sorted(settings.cors_origins),
+            allow_methods=["GET", "POST", "DELETE"],
+            allow_headers=CALLER_HEADERS,
+            expose_headers=SHOWN_HEADERS,
+        )
+    app.add_middleware(Edge, metrics=metrics)
+    return app

@@ -1,0 +1,47 @@
+"""Who calls, and what they may do. Keys are on from the first day; ``stoker.keys`` holds them."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Annotated
+
+from fastapi import Depends, Security
+from fastapi.security import APIKeyHeader
+
+from api.services import Here
+from stoker import keys
+from stoker.errors import Forbidden, Unauthenticated
+from stoker.keys import Caller
+
+# What a scope allows besides itself.
+IMPLIED = {"run": {"run", "read"}, "read": {"read"}, "admin": {"admin", "run", "read"}}
+MAX_KEY_CHARS = 200
+
+_header = APIKeyHeader(
+    name="Authorization", auto_error=False, scheme_name="key", description="Key <id>:<secret>, or Bearer <id>:<secret>"
+)
+
+
+async def _caller(services: Here, header: Annotated[str | None, Security(_header)] = None) -> Caller:
+    scheme, _, presented = (header or "").partition(" ")
+    presented = presented.strip()
+    if not presented or scheme.lower() not in ("key", "bearer"):
+        raise Unauthenticated("the request carries no key" if not header else "the Authorization header has no key")
+    if len(presented) > MAX_KEY_CHARS or not presented.isascii() or not presented.isprintable():
+        raise Unauthenticated("that is not a key")
+    return await keys.verify(services.db, presented)
+
+
+def _require(scope: str) -> Callable[[Caller], Awaitable[Caller]]:
+    async def check(caller: Annotated[Caller, Depends(_caller)]) -> Caller:
+        allowed = set().union(*(IMPLIED[held] for held in caller.scopes if held in IMPLIED))
+        if scope not in allowed:
+            raise Forbidden(f"this key does not have the scope {scope!r}")
+        return caller
+
+    return check
+
+
+Reader = Annotated[Caller, Depends(_require("read"))]
+Submitter = Annotated[Caller, Depends(_require("run"))]
+Admin = Annotated[Caller, Depends(_require("admin"))]

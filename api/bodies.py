@@ -1,0 +1,91 @@
+"""Bodies that callers send, and how they are read: strict JSON, nothing unknown, nothing that Postgres cannot hold."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Coroutine
+from typing import Annotated, Any
+
+import orjson
+from fastapi import Request, Response
+from fastapi.routing import APIRoute
+from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field
+
+MAX_SECONDS = 30 * 24 * 3600
+NUL_ESCAPE = b"\\u0000"
+
+Seconds = Annotated[float, Field(gt=0, le=MAX_SECONDS)]
+Label = Annotated[str, Field(min_length=1, max_length=100)]
+
+
+class JsonRequest(Request):
+    """A request whose body is read by orjson: NaN, Infinity, broken UTF-8 and lone surrogates are no JSON."""
+
+    async def json(self) -> Any:
+        body = await self.body()
+        value = orjson.loads(body)
+        if NUL_ESCAPE in body and _holds_nul(value):
+            raise json.JSONDecodeError("strings may not hold the character U+0000", "", 0)
+        return value
+
+
+class JsonRoute(APIRoute):
+    """A route that reads its body as ``JsonRequest`` does."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        handle = super().get_route_handler()
+
+        async def read_strictly(request: Request) -> Response:
+            return await handle(JsonRequest(request.scope, request.receive))
+
+        return read_strictly
+
+
+class Body(BaseModel):
+    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
+
+
+def _check_webhook(url: str | None) -> str | None:
+    if url is not None and not url.startswith(("https://", "http://")):
+        raise ValueError("a webhook_url begins with https://")
+    return url
+
+
+class NewJobBody(Body):
+    """A job to accept. ``input`` must fit the endpoint's schema."""
+
+    app: Annotated[str, Field(min_length=1, max_length=200, examples=["stoker/text-to-image"])]
+    endpoint: Annotated[str, Field(max_length=200)] = "/"
+    input: dict[str, Any] = Field(default_factory=dict)
+    priority: Annotated[int, Field(ge=0, le=9, description="0 is first. Default 5.")] | None = None
+    webhook_url: Annotated[str | None, Field(max_length=2000), AfterValidator(_check_webhook)] = None
+    run_at: Annotated[AwareDatetime | None, Field(description="Not before this time.")] = None
+    start_timeout: Annotated[Seconds | None, Field(description="Fail unless started within so many seconds.")] = None
+    run_timeout: Annotated[Seconds | None, Field(description="Fail an attempt that runs longer, in seconds.")] = None
+    max_attempts: Annotated[int | None, Field(ge=1, le=20)] = None
+    tags: Annotated[list[Label], Field(max_length=20)] = Field(default_factory=list)
+
+
+class NewUploadBody(Body):
+    """A file that the caller will PUT to the object store."""
+
+    file_name: Annotated[str, Field(min_length=1, max_length=200)]
+    content_type: Annotated[str, Field(min_length=1, max_length=100, pattern=r"^[\w.+-]+/[\w.+-]+$")]
+    size_bytes: Annotated[int, Field(ge=0)]
+
+
+class NewKeyBody(Body):
+    """A key for the caller's own tenant."""
+
+    scopes: Annotated[list[str], Field(min_length=1, max_length=3)]
+    name: Annotated[str, Field(max_length=100)] = ""
+    expires_at: AwareDatetime | None = None
+    best_priority: Annotated[int, Field(ge=0, le=9)] = 0
+
+
+def _holds_nul(value: Any) -> bool:
+    if isinstance(value, str):
+        return "\0" in value
+    if isinstance(value, dict):
+        return any("\0" in name or _holds_nul(inner) for name, inner in value.items())
+    return isinstance(value, list) and any(_holds_nul(inner) for inner in value)

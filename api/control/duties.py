@@ -1,0 +1,131 @@
+"""The duties: a few lines each around ``stoker``, which decides. Webhooks are ``api.control.deliverer``'s."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import timedelta
+from uuid import UUID
+
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from api.control.deliverer import Deliverer
+from api.control.loop import Duty
+from stoker import jobs, lanes, log
+from stoker.bus import Bus
+from stoker.errors import StokerError
+from stoker.jobs import Moved
+from stoker.queue import Doorbell
+from stoker.settings import ControlSettings
+from stoker.states import JobState
+from stoker.storage import Storage
+
+PRUNE_AT_ONCE = 200
+
+OLD_JOBS = text("""
+SELECT id FROM jobs
+WHERE finished_at < stoker_now() - :age
+  AND NOT EXISTS (SELECT FROM jobs child WHERE child.parent_id = jobs.id)
+ORDER BY finished_at LIMIT :limit
+""")
+OUTPUT_KEYS = text("SELECT key FROM job_outputs WHERE job_id = ANY(:job_ids)")
+DELETE_JOBS = text("DELETE FROM jobs WHERE id = ANY(:job_ids) AND finished_at IS NOT NULL")
+
+OPEN_REQUEST = text("""
+SELECT id, action, target FROM admin_requests WHERE done_at IS NULL ORDER BY id LIMIT 1 FOR UPDATE SKIP LOCKED
+""")
+ANSWER_REQUEST = text("UPDATE admin_requests SET done_at = stoker_now(), answer = :answer WHERE id = :id")
+
+logger = log.get(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Control:
+    """What the duties work with."""
+
+    settings: ControlSettings
+    db: AsyncEngine
+    bus: Bus
+    doorbell: Doorbell
+    storage: Storage
+    deliverer: Deliverer
+
+    def duties(self) -> list[Duty]:
+        """All of them, with their pace."""
+        reap_s = self.settings.reap_s
+        duties = [
+            Duty("reap", reap_s, self.reap),
+            Duty("expire_unstarted", reap_s, self.expire_unstarted),
+            Duty("promote_due", reap_s, self.promote_due),
+            Duty("tend_lanes", self.settings.look_s, self.tend_lanes),
+            Duty("admin_requests", reap_s, self.carry_out_requests),
+            Duty("deliver", reap_s, self.deliverer.deliver_due),
+        ]
+        if self.settings.keep_jobs_days is not None:
+            duties.append(Duty("prune", 60.0, self.prune))
+        return duties
+
+    async def reap(self) -> None:
+        """Take back the jobs of nodes that stopped renewing."""
+        await self._tell(await jobs.reap(self.db), "job_reaped")
+
+    async def expire_unstarted(self) -> None:
+        """Fail what waited past its start timeout."""
+        await self._tell(await jobs.expire_unstarted(self.db), "job_expired")
+
+    async def promote_due(self) -> None:
+        """Queue what has come due."""
+        for app in await jobs.promote_due(self.db):
+            self.doorbell.ring(app)
+
+    async def tend_lanes(self) -> None:
+        await lanes.tend(self.db)
+
+    async def carry_out_requests(self) -> None:
+        """Do what admins asked for in SQL, one request a transaction."""
+        while True:
+            async with self.db.begin() as connection:
+                request = (await connection.execute(OPEN_REQUEST)).one_or_none()
+                if request is None:
+                    return
+                answer = await self._carry_out(request.action, request.target)
+                await connection.execute(ANSWER_REQUEST, {"id": request.id, "answer": answer})
+            logger.info("admin_request_done", action=request.action, target=request.target, answer=answer)
+
+    async def prune(self) -> None:
+        """Delete final jobs past their retention: objects first, so that none is left without a row."""
+        age = timedelta(days=self.settings.keep_jobs_days or 0)
+        async with self.db.connect() as connection:
+            found = await connection.execute(OLD_JOBS, {"age": age, "limit": PRUNE_AT_ONCE})
+            job_ids = list(found.scalars())
+            keys = list((await connection.execute(OUTPUT_KEYS, {"job_ids": job_ids})).scalars())
+        if not job_ids:
+            return
+        await self.storage.delete(keys)
+        async with self.db.begin() as connection:
+            await connection.execute(DELETE_JOBS, {"job_ids": job_ids})
+        logger.info("jobs_pruned", jobs=len(job_ids), objects=len(keys))
+
+    async def _carry_out(self, action: str, target: str) -> str:
+        try:
+            if action == "cancel":
+                cancelled = await jobs.request_cancel(self.db, UUID(target), None)
+                if cancelled.node_id is not None:
+                    await self.bus.nudge_cancel(cancelled.node_id, UUID(target))
+                await self.bus.wake(UUID(target), cancelled.seq)
+                return cancelled.state.value
+            if action == "retry":
+                submitted = await jobs.retry(self.db, UUID(target), None)
+                self.doorbell.ring(submitted.queue)
+                return str(submitted.job_id)
+        except (StokerError, ValueError) as error:
+            return f"refused: {error}"
+        return f"refused: nothing is called {action!r}"
+
+    async def _tell(self, moved: Iterable[Moved], event: str) -> None:
+        for job in moved:
+            logger.info(event, job_id=str(job.job_id), state=job.state.value)
+            await self.bus.wake(job.job_id, job.seq)
+            if job.state is JobState.QUEUED:
+                self.doorbell.ring(job.queue)

@@ -1,0 +1,80 @@
+"""The edge: what every request meets first and every response passes last.
+
+A request id, a log line, metrics, and the answer to what nobody expected: 503 while Postgres is away, else 500.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from uuid import uuid4
+
+import structlog
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from api.metrics import Metrics
+from api.problems import problem
+from stoker import log
+from stoker.database import is_unreachable
+from stoker.errors import StokerError, Unavailable
+
+REQUEST_ID = re.compile(r"[A-Za-z0-9_.-]{1,64}")
+QUIET = frozenset({"/healthz", "/readyz", "/metrics"})
+
+logger = log.get(__name__)
+
+
+class Edge:
+    """ASGI middleware, the outermost one."""
+
+    def __init__(self, app: ASGIApp, *, metrics: Metrics) -> None:
+        self._app, self._metrics = app, metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        given = Headers(scope=scope).get("x-request-id", "")
+        request_id = given if REQUEST_ID.fullmatch(given) else uuid4().hex
+        scope.setdefault("state", {})["request_id"] = request_id
+        began, status = time.perf_counter(), 0
+
+        async def send_on(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                headers = MutableHeaders(raw=message["headers"])
+                headers["x-request-id"] = request_id
+                headers.setdefault("x-content-type-options", "nosniff")
+                headers.setdefault("cache-control", "no-store")
+                self._metrics.seconds.labels(scope["method"], _route(scope)).observe(time.perf_counter() - began)
+            await send(message)
+
+        with structlog.contextvars.bound_contextvars(request_id=request_id):
+            try:
+                await self._app(scope, receive, send_on)
+            except Exception as error:
+                # The one place where any exception may end: a caller always gets an answer with the request's id.
+                if status:
+                    logger.exception("response_broken", path=scope["path"])
+                    raise
+                await problem(_unexpected(error, scope), request_id)(scope, receive, send_on)
+            finally:
+                self._metrics.requests.labels(scope["method"], _route(scope), str(status)).inc()
+                if scope["path"] not in QUIET:
+                    taken = round((time.perf_counter() - began) * 1000, 1)
+                    logger.info("request", method=scope["method"], path=scope["path"], status=status, duration_ms=taken)
+
+
+def _unexpected(error: Exception, scope: Scope) -> StokerError:
+    if is_unreachable(error):
+        logger.warning("postgres_lost", path=scope["path"], reason=str(error)[:200], next="answered 503")
+        return Unavailable("Postgres cannot be reached")
+    logger.error("unexpected_error", path=scope["path"], exc_info=error)
+    return StokerError("an unexpected error; the log has it under this request id")
+
+
+def _route(scope: Scope) -> str:
+    """The route's pattern: a label with ids in it would grow without bound."""
+    return getattr(scope.get("route"), "path", "") or "none"

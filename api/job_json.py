@@ -1,0 +1,130 @@
+"""A job as callers see it.
+
+Pure: no I/O. Rows carry relative links; they are made absolute here, and only at the places that are known to be ours.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable, Mapping
+from datetime import datetime
+from typing import Any
+
+from stoker.events import Event, EventKind
+from stoker.job_queries import AttemptView, JobView, OutputView
+
+OUTPUTS = "/outputs/"
+
+
+def job_json(job: JobView, base_url: str) -> dict[str, Any]:
+    """All that the API says of a job."""
+    self_link = f"{base_url}/v1/jobs/{job.id}"
+    return {
+        "id": str(job.id),
+        "app": job.app,
+        "endpoint": job.endpoint,
+        "kind": job.kind,
+        "version": job.version,
+        "state": job.state.value,
+        "priority": job.priority,
+        "attempt": job.attempt,
+        "max_attempts": job.max_attempts,
+        "attempts": [_attempt_json(attempt) for attempt in job.attempts],
+        "input": job.input,
+        "result": with_links(job.result, job.outputs, base_url),
+        "error": job.error,
+        "outputs": [_output_json(output, base_url) for output in job.outputs],
+        "progress": job.progress,
+        "queue_position": job.queue_position,
+        "tags": list(job.tags),
+        "webhook_url": job.webhook_url,
+        "created_at": _time(job.created_at),
+        "available_at": _time(job.available_at),
+        "started_at": _time(job.started_at),
+        "finished_at": _time(job.finished_at),
+        "cancel_requested_at": _time(job.cancel_requested_at),
+        "gpu_seconds": job.gpu_seconds,
+        "timings": {
+            "queued_s": _seconds(job.available_at, job.started_at),
+            "run_s": _seconds(job.started_at, job.finished_at),
+        },
+        "retried_from": str(job.retried_from) if job.retried_from else None,
+        "parent_id": str(job.parent_id) if job.parent_id else None,
+        "served": job.served,
+        "last_seq": job.last_seq,
+        "links": {"self": self_link, "events": f"{self_link}/events", "cancel": f"{self_link}/cancel"},
+    }
+
+
+def event_data(event: Event, job: JobView, base_url: str) -> Mapping[str, Any]:
+    """What stands in the SSE ``data`` line of an event."""
+    if event.kind is EventKind.OUTPUT:
+        return {**event.data, "url": absolute(event.data.get("url"), base_url)}
+    if event.kind is EventKind.STATE and event.data.get("result") is not None:
+        return {**event.data, "result": with_links(event.data["result"], job.outputs, base_url)}
+    return event.data
+
+
+def with_links(result: Any, outputs: Iterable[OutputView], base_url: str) -> Any:
+    """``result`` with the links at its outputs' pointers absolute. Other strings are the app's own and stay."""
+    if result is None:
+        return None
+    result = copy.deepcopy(result)
+    for output in outputs:
+        file = _at(result, output.pointer) if output.pointer else None
+        if isinstance(file, dict):
+            file["url"] = absolute(file.get("url"), base_url)
+    return result
+
+
+def absolute(link: Any, base_url: str) -> Any:
+    """A link to an output, from the base on."""
+    return f"{base_url}{link}" if isinstance(link, str) and link.startswith(OUTPUTS) else link
+
+
+def _at(value: Any, pointer: str) -> Any:
+    """What a JSON pointer (RFC 6901) leads to, None if it leads nowhere."""
+    for part in pointer.split("/")[1:]:
+        name = part.replace("~1", "/").replace("~0", "~")
+        if isinstance(value, dict):
+            value = value.get(name)
+        elif isinstance(value, list) and name.isdigit() and int(name) < len(value):
+            value = value[int(name)]
+        else:
+            return None
+    return value
+
+
+def _attempt_json(attempt: AttemptView) -> dict[str, Any]:
+    return {
+        "attempt": attempt.attempt,
+        "node_id": attempt.node_id,
+        "outcome": attempt.outcome,
+        "error": attempt.error,
+        "claimed_at": _time(attempt.claimed_at),
+        "ended_at": _time(attempt.ended_at),
+        "gpu_seconds": attempt.gpu_seconds,
+        "warm": attempt.warm,
+        "phases": attempt.phases,
+    }
+
+
+def _output_json(output: OutputView, base_url: str) -> dict[str, Any]:
+    return {
+        **output.metadata,
+        "url": absolute(output.link, base_url),
+        "content_type": output.content_type,
+        "file_name": output.name,
+        "file_size": output.size_bytes,
+        "name": output.name,
+        "sha256": output.sha256,
+        "attempt": output.attempt,
+    }
+
+
+def _time(moment: datetime | None) -> str | None:
+    return moment.isoformat().replace("+00:00", "Z") if moment else None
+
+
+def _seconds(start: datetime | None, end: datetime | None) -> float | None:
+    return round((end - start).total_seconds(), 3) if start and end else None

@@ -1,0 +1,45 @@
+"""Limits of what a request may carry, kept by counting bytes: a Content-Length can lie or be absent."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from api.problems import problem
+from stoker.errors import PayloadTooLarge
+
+
+class BodyLimit:
+    """Answers 413 to a body over ``max_bytes``. Paths in ``streamed`` keep a limit of their own while they store."""
+
+    def __init__(self, app: ASGIApp, *, max_bytes: int, streamed: Collection[str]) -> None:
+        self._app, self._max_bytes, self._streamed = app, max_bytes, frozenset(streamed)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["path"] in self._streamed:
+            await self._app(scope, receive, send)
+            return
+        said = dict(scope["headers"]).get(b"content-length", b"0")
+        if said.isdigit() and int(said) > self._max_bytes:
+            # The rest of the body is not read, so the connection cannot be used again.
+            answer = problem(self._too_large(), scope["state"]["request_id"], {"connection": "close"})
+            await answer(scope, receive, send)
+            return
+        counted = 0
+
+        async def count() -> Message:
+            nonlocal counted
+            message = await receive()
+            if message["type"] == "http.request":
+                counted += len(message.get("body", b""))
+                if counted > self._max_bytes:
+                    # The one kind of exception that the framework's body parser lets through.
+                    raise HTTPException(413, str(self._too_large()), {"connection": "close"})
+            return message
+
+        await self._app(scope, count, send)
+
+    def _too_large(self) -> PayloadTooLarge:
+        return PayloadTooLarge(f"the body has more than {self._max_bytes} bytes")

@@ -1,0 +1,56 @@
+"""Apps, as the nodes publish them."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+from fastapi import APIRouter
+
+from api.app_openapi import app_openapi
+from api.auth import Reader
+from api.services import BaseUrl, Here, Services
+from stoker import apps
+from stoker.apps import AppRow
+from stoker.errors import UnknownApp
+
+router = APIRouter(prefix="/v1/apps", tags=["apps"])
+
+
+@router.get("")
+async def list_apps(_caller: Reader, services: Here, base_url: BaseUrl) -> dict[str, Any]:
+    """Every known app."""
+    return {"apps": [_app_json(row, base_url) for row in await apps.list_apps(services.db)]}
+
+
+@router.get("/{owner}/{alias}")
+async def get(owner: str, alias: str, _caller: Reader, services: Here, base_url: BaseUrl) -> dict[str, Any]:
+    """One app, with the schemas of its endpoints."""
+    return _app_json(await _find(services, f"{owner}/{alias}"), base_url)
+
+
+@router.get("/{owner}/{alias}/openapi.json")
+async def openapi(owner: str, alias: str, _caller: Reader, services: Here, base_url: BaseUrl) -> dict[str, Any]:
+    """How to call the app, as OpenAPI 3.1."""
+    return app_openapi(await _find(services, f"{owner}/{alias}"), base_url)
+
+
+async def _find(services: Services, name: str) -> AppRow:
+    for row in await apps.list_apps(services.db):
+        if row.app == name:
+            return row
+    raise UnknownApp(f"no app is called {name[:200]!r}")
+
+
+def _app_json(row: AppRow, base_url: str) -> dict[str, Any]:
+    self_link = f"{base_url}/v1/apps/{row.app}"
+    return {
+        "app": row.app,
+        "version": row.version,
+        "title": row.title,
+        "description": row.description,
+        "num_gpus": row.num_gpus,
+        "live_nodes": row.live_nodes,
+        "endpoints": [asdict(endpoint) for endpoint in row.endpoints],
+        "links": {"self": self_link, "openapi": f"{self_link}/openapi.json", "submit": f"{base_url}/v1/jobs"},
+    }

@@ -1,0 +1,51 @@
+"""Events of a job, as Server-Sent Events. The stream itself is ``api.stream``."""
+
+from __future__ import annotations
+
+from typing import Annotated
+from uuid import UUID
+
+from fastapi import APIRouter, Header, Query, Response
+from fastapi.responses import StreamingResponse
+
+from api.auth import Reader
+from api.services import BaseUrl, Here
+from api.stream import JobStream
+from stoker import job_queries
+from stoker.errors import InvalidRequest
+from stoker.events import EventId
+
+router = APIRouter(prefix="/v1/jobs", tags=["events"])
+
+STREAM_HEADERS = {"cache-control": "no-cache", "x-accel-buffering": "no"}
+AFTER = "The id of the last event that was seen; what came later is sent."
+
+
+class EventStream(StreamingResponse):
+    media_type = "text/event-stream"
+
+
+@router.get(
+    "/{job_id}/events", response_class=EventStream, responses={204: {"description": "The final event was seen."}}
+)
+async def events(
+    job_id: UUID,
+    caller: Reader,
+    services: Here,
+    base_url: BaseUrl,
+    last_event_id: Annotated[str | None, Header(max_length=60, description=AFTER)] = None,
+    after: Annotated[str | None, Query(max_length=60, description=AFTER)] = None,
+) -> Response:
+    """Replay the job's events, then follow it until its final event."""
+    job = await job_queries.get(services.db, job_id, caller.tenant_id)
+    # A browser that reconnects keeps ?after= of its first request: its header is the newer word.
+    seen = EventId.parse(last_event_id or after or "0")
+    if seen.seq > job.last_seq:
+        raise InvalidRequest(
+            f"event {seen} of job {job_id} does not exist yet: its last one is {job.last_seq}",
+            hint="Send back the id of an event of this job as it came.",
+        )
+    if job.state.is_final and seen.seq == job.last_seq:
+        return Response(status_code=204)
+    stream = JobStream(services, job, seen, base_url)
+    return EventStream(stream.body(), headers=STREAM_HEADERS)

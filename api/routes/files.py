@@ -1,0 +1,115 @@
+"""Files that jobs take in: streamed through the API, or PUT straight into the object store with a presigned link."""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime, timedelta
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Header, Path, Query, Request
+
+from api.auth import Reader, Submitter
+from api.bodies import JsonRoute, NewUploadBody
+from api.services import BaseUrl, Here
+from stoker import stored_files
+from stoker.errors import InvalidRequest, PayloadTooLarge
+from stoker.stored_files import StoredFile
+
+UPLOAD_PATH = "/v1/files"
+LINK_S = 3600
+DEFAULT_TYPE = "application/octet-stream"
+MEDIA_TYPE = re.compile(r"[\w.+-]{1,60}/[\w.+-]{1,60}")
+
+router = APIRouter(prefix=UPLOAD_PATH, tags=["files"], route_class=JsonRoute)
+
+FileName = Annotated[str, Query(min_length=1, max_length=200, pattern=r"^[^\x00/\\]+$")]
+FileId = Annotated[str, Path(pattern=r"^file_[0-9a-f]{32}$")]
+
+
+@router.post("", status_code=201)
+async def upload(
+    request: Request,
+    caller: Submitter,
+    services: Here,
+    base_url: BaseUrl,
+    file_name: FileName = "file",
+    content_type: Annotated[str | None, Header()] = None,
+) -> dict[str, Any]:
+    """Store the request's body. The answer's ``url`` is what an input names."""
+    kind = (content_type or DEFAULT_TYPE).partition(";")[0].strip().lower()
+    if not MEDIA_TYPE.fullmatch(kind) or kind == "multipart/form-data":
+        raise InvalidRequest(
+            f"{kind[:100]!r} is no media type of a file",
+            hint="Send the bytes as the body, with the file's own Content-Type; with curl use --data-binary @file.",
+        )
+    file_id = stored_files.new_file_id()
+    stored = await services.storage.put_stream(
+        _key(caller.tenant_id.hex, file_id, file_name), request.stream(), kind, services.settings.max_upload_bytes
+    )
+    row = await stored_files.insert(
+        services.db,
+        file_id=file_id,
+        tenant_id=caller.tenant_id,
+        key=stored.key,
+        content_type=kind,
+        file_name=file_name,
+        size_bytes=stored.size_bytes,
+        sha256=stored.sha256,
+    )
+    return _file_json(row, base_url)
+
+
+@router.post("/uploads", status_code=201)
+async def begin_upload(body: NewUploadBody, caller: Submitter, services: Here, base_url: BaseUrl) -> dict[str, Any]:
+    """Make a link that takes one PUT of exactly this size and type. The file can be used once that PUT is done."""
+    if body.size_bytes > services.settings.max_upload_bytes:
+        raise PayloadTooLarge(f"a file may have {services.settings.max_upload_bytes} bytes")
+    file_id = stored_files.new_file_id()
+    key = _key(caller.tenant_id.hex, file_id, body.file_name)
+    url = services.storage.presign_put(
+        key, content_type=body.content_type, size_bytes=body.size_bytes, expires_s=LINK_S
+    )
+    row = await stored_files.insert(
+        services.db,
+        file_id=file_id,
+        tenant_id=caller.tenant_id,
+        key=key,
+        content_type=body.content_type,
+        file_name=body.file_name,
+        size_bytes=body.size_bytes,
+        sha256="",
+    )
+    expires_at = datetime.now(UTC) + timedelta(seconds=LINK_S)
+    headers = {"content-type": body.content_type, "content-length": str(body.size_bytes)}
+    return {
+        "file": _file_json(row, base_url),
+        "upload": {"method": "PUT", "url": url, "headers": headers, "expires_at": expires_at.isoformat()},
+    }
+
+
+@router.get("/{file_id}")
+async def get(file_id: FileId, caller: Reader, services: Here, base_url: BaseUrl) -> dict[str, Any]:
+    """A file, with a link to its bytes that lasts an hour."""
+    row = await stored_files.get(services.db, file_id, caller.tenant_id)
+    link = services.storage.presign_get(
+        row.key, file_name=row.file_name, content_type=row.content_type, expires_s=LINK_S
+    )
+    return {**_file_json(row, base_url), "download_url": link}
+
+
+def _key(tenant: str, file_id: str, file_name: str) -> str:
+    """The object's key. Of a user's name only letters that no store and no shell reads twice are kept."""
+    return f"{tenant}/files/{file_id}/{re.sub(r'[^A-Za-z0-9._-]', '_', file_name)[-100:].lstrip('.') or 'file'}"
+
+
+def _file_json(row: StoredFile, base_url: str) -> dict[str, Any]:
+    return {
+        "id": row.id,
+        "url": row.id,
+        "file_name": row.file_name,
+        "content_type": row.content_type,
+        "file_size": row.size_bytes,
+        "sha256": row.sha256 or None,
+        "created_at": row.created_at.isoformat(),
+        "links": {"self": f"{base_url}{UPLOAD_PATH}/{row.id}"},
+    }

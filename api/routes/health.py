@@ -1,0 +1,63 @@
+"""Whether this process lives, whether it can serve, and its metrics. No key is asked for."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from fastapi import APIRouter, Response
+from prometheus_client import CONTENT_TYPE_LATEST
+from sqlalchemy import text
+
+from api.services import Here, Services
+from stoker.database import is_unreachable
+from stoker.errors import StorageUnavailable
+
+CHECK_S = 3.0
+
+router = APIRouter(tags=["health"])
+
+
+@router.get("/healthz")
+async def healthz() -> dict[str, str]:
+    """The process answers."""
+    return {"status": "ok"}
+
+
+@router.get("/readyz")
+async def readyz(services: Here, response: Response) -> dict[str, Any]:
+    """Postgres answers. Redis and the object store are reported, but jobs are accepted without them."""
+    postgres, redis, storage = await asyncio.gather(
+        _postgres_answers(services), services.bus.is_reachable(), _storage_answers(services)
+    )
+    if not postgres:
+        response.status_code = 503
+        response.headers["retry-after"] = "2"
+    parts = {"postgres": postgres, "redis": redis, "storage": storage}
+    return {"ready": postgres, "parts": {name: "ok" if ok else "unreachable" for name, ok in parts.items()}}
+
+
+@router.get("/metrics")
+async def metrics(services: Here) -> Response:
+    """Prometheus text."""
+    return Response(await services.metrics.render(services.db), media_type=CONTENT_TYPE_LATEST)
+
+
+async def _postgres_answers(services: Services) -> bool:
+    try:
+        async with asyncio.timeout(CHECK_S), services.db.connect() as connection:
+            await connection.execute(text("SELECT 1"))
+    except Exception as error:
+        if not isinstance(error, TimeoutError) and not is_unreachable(error):
+            raise
+        return False
+    return True
+
+
+async def _storage_answers(services: Services) -> bool:
+    try:
+        async with asyncio.timeout(CHECK_S):
+            await services.storage.check()
+    except (StorageUnavailable, TimeoutError):
+        return False
+    return True

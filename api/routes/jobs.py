@@ -1,0 +1,135 @@
+"""Jobs: submit, read, list, cancel, retry."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+from uuid import UUID
+
+from fastapi import APIRouter, Header, Query, Response
+from pydantic import AwareDatetime
+
+from api.auth import Reader, Submitter
+from api.bodies import JsonRoute, NewJobBody
+from api.job_json import job_json
+from api.services import BaseUrl, Here, Services
+from stoker import apps, job_queries, jobs
+from stoker.apps import AppVersion
+from stoker.errors import Forbidden, InvalidInput
+from stoker.job_queries import JobFilters
+from stoker.jobs import NewJob, Submitted
+from stoker.keys import Caller
+from stoker.states import JobState
+from stoker.validation import validate
+
+DEFAULT_PRIORITY = 5
+
+router = APIRouter(prefix="/v1/jobs", tags=["jobs"], route_class=JsonRoute)
+
+IdempotencyKey = Annotated[str | None, Header(max_length=255, description="The same key makes one job.")]
+NoNul = Annotated[str | None, Query(max_length=200, pattern=r"^[^\x00]*$")]
+
+
+@router.post("", status_code=202)
+async def submit(
+    body: NewJobBody,
+    caller: Submitter,
+    services: Here,
+    base_url: BaseUrl,
+    response: Response,
+    idempotency_key: IdempotencyKey = None,
+) -> dict[str, Any]:
+    """Accept a job. It is stored when this answers; it runs when a node takes it."""
+    version = await apps.newest(services.db, body.app)
+    endpoint = version.endpoint(body.endpoint)
+    _check_input(endpoint.input_schema, body.input)
+    new = _new_job(body, caller, version, idempotency_key)
+    return await _accepted(await jobs.submit(services.db, new), services, caller, base_url, response)
+
+
+@router.get("/{job_id}")
+async def get(job_id: UUID, caller: Reader, services: Here, base_url: BaseUrl) -> dict[str, Any]:
+    """One job, with its attempts, progress, outputs and timings."""
+    return job_json(await job_queries.get(services.db, job_id, caller.tenant_id), base_url)
+
+
+@router.get("")
+async def list_jobs(
+    caller: Reader,
+    services: Here,
+    base_url: BaseUrl,
+    app: NoNul = None,
+    state: JobState | None = None,
+    tag: NoNul = None,
+    since: AwareDatetime | None = None,
+    cursor: NoNul = None,
+    limit: Annotated[int, Query(ge=1, le=200)] = 50,
+) -> dict[str, Any]:
+    """The tenant's jobs, newest first, in pages."""
+    filters = JobFilters(app=app, state=state, tag=tag, since=since)
+    page = await job_queries.list_jobs(services.db, caller.tenant_id, filters, cursor, limit)
+    return {"jobs": [job_json(job, base_url) for job in page.jobs], "next_cursor": page.next_cursor}
+
+
+@router.post("/{job_id}/cancel", status_code=202)
+async def cancel(job_id: UUID, caller: Submitter, services: Here, base_url: BaseUrl) -> dict[str, Any]:
+    """Cancel a waiting job at once; ask the node of a running one to stop it."""
+    cancelled = await jobs.request_cancel(services.db, job_id, caller.tenant_id)
+    if cancelled.node_id is not None:
+        await services.bus.nudge_cancel(cancelled.node_id, job_id)
+    else:
+        await services.bus.wake(job_id, cancelled.seq)
+    return job_json(await job_queries.get(services.db, job_id, caller.tenant_id), base_url)
+
+
+@router.post("/{job_id}/retry", status_code=202)
+async def retry(
+    job_id: UUID, caller: Submitter, services: Here, base_url: BaseUrl, response: Response
+) -> dict[str, Any]:
+    """Submit a final job again, as a new one whose ``retried_from`` names it."""
+    submitted = await jobs.retry(services.db, job_id, caller.tenant_id)
+    return await _accepted(submitted, services, caller, base_url, response)
+
+
+async def _accepted(
+    submitted: Submitted, services: Services, caller: Caller, base_url: str, response: Response
+) -> dict[str, Any]:
+    if submitted.created and submitted.state is JobState.QUEUED:
+        services.doorbell.ring(submitted.queue)
+    if not submitted.created:
+        response.headers["idempotency-replayed"] = "true"
+    job = job_json(await job_queries.get(services.db, submitted.job_id, caller.tenant_id), base_url)
+    response.headers["location"] = job["links"]["self"]
+    return job
+
+
+def _new_job(body: NewJobBody, caller: Caller, version: AppVersion, idempotency_key: str | None) -> NewJob:
+    priority = max(DEFAULT_PRIORITY, caller.best_priority) if body.priority is None else body.priority
+    if priority < caller.best_priority:
+        raise Forbidden(
+            f"this key may not ask for priority {priority}",
+            hint=f"Its best priority is {caller.best_priority}; 0 is first, 9 last.",
+        )
+    return NewJob(
+        tenant_id=caller.tenant_id,
+        version=version,
+        endpoint=body.endpoint,
+        input=body.input,
+        priority=priority,
+        webhook_url=body.webhook_url,
+        run_at=body.run_at,
+        start_timeout_s=body.start_timeout,
+        run_timeout_s=body.run_timeout,
+        max_attempts=body.max_attempts,
+        tags=tuple(body.tags),
+        idempotency_key=idempotency_key,
+        key_id=caller.key_id,
+    )
+
+
+def _check_input(schema: dict[str, Any], value: dict[str, Any]) -> None:
+    try:
+        validate(schema, value)
+    except InvalidInput as error:
+        # Places are named from the root of the body, as those of every other field are.
+        error.errors = [{**entry, "loc": ["body", "input", *entry["loc"]]} for entry in error.errors]
+        raise

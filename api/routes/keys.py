@@ -1,0 +1,53 @@
+"""API keys of the caller's own tenant. Other tenants' keys are made with ``stoker keys create`` on DATABASE_URL."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Path
+
+from api.auth import Admin
+from api.bodies import JsonRoute, NewKeyBody
+from api.services import Here
+from stoker import keys
+from stoker.keys import KeyRow
+
+router = APIRouter(prefix="/v1/keys", tags=["keys"], route_class=JsonRoute)
+
+
+@router.post("", status_code=201)
+async def create(body: NewKeyBody, caller: Admin, services: Here) -> dict[str, Any]:
+    """Make a key. Its secret is in this answer and nowhere else."""
+    made = await keys.create(
+        services.db,
+        tenant=caller.tenant_name,
+        scopes=frozenset(body.scopes),
+        name=body.name,
+        expires_at=body.expires_at,
+        best_priority=body.best_priority,
+    )
+    return {"id": made.id, "key": made.key, "name": body.name, "scopes": sorted(body.scopes)}
+
+
+@router.get("")
+async def list_keys(caller: Admin, services: Here) -> dict[str, Any]:
+    """The tenant's keys, without their secrets."""
+    return {"keys": [_key_json(row) for row in await keys.list_keys(services.db, caller.tenant_id)]}
+
+
+@router.delete("/{key_id}", status_code=204)
+async def revoke(key_id: Annotated[str, Path(pattern=r"^[A-Za-z0-9_]{1,64}$")], caller: Admin, services: Here) -> None:
+    """End a key for ever."""
+    await keys.revoke(services.db, key_id, caller.tenant_id)
+
+
+def _key_json(row: KeyRow) -> dict[str, Any]:
+    return {
+        "id": row.id,
+        "name": row.name,
+        "scopes": sorted(row.scopes),
+        "best_priority": row.best_priority,
+        "created_at": row.created_at.isoformat(),
+        "expires_at": row.expires_at.isoformat() if row.expires_at else None,
+        "revoked_at": row.revoked_at.isoformat() if row.revoked_at else None,
+    }

@@ -1,0 +1,77 @@
+"""What the routes work with: one of each for the process, made and ended with the application."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Annotated
+
+from fastapi import Depends
+from sqlalchemy.ext.asyncio import AsyncEngine
+from starlette.requests import HTTPConnection
+
+from api.hub import Hub
+from api.metrics import Metrics
+from stoker.bus import Bus
+from stoker.database import make_engine
+from stoker.queue import Doorbell
+from stoker.settings import ApiSettings
+from stoker.storage import Storage
+
+POOL_SIZE = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """``stopping`` is set when the server shuts down: streams end by themselves then."""
+
+    settings: ApiSettings
+    db: AsyncEngine
+    bus: Bus
+    hub: Hub
+    doorbell: Doorbell
+    storage: Storage
+    metrics: Metrics
+    stopping: asyncio.Event
+
+
+@asynccontextmanager
+async def open_services(settings: ApiSettings, metrics: Metrics, stopping: asyncio.Event) -> AsyncIterator[Services]:
+    """Make them. Needs no engine to be up: what cannot be reached says so in each answer."""
+    db = make_engine(settings.database_url, application_name="stoker-api", pool_size=POOL_SIZE)
+    bus, doorbell = Bus(settings.redis_url), Doorbell(settings.redis_url)
+    s3 = settings.s3
+    storage = Storage(
+        s3.endpoint_url, s3.access_key_id, s3.secret_access_key, s3.bucket, s3.region, s3.public_endpoint_url
+    )
+    try:
+        async with Hub(bus, db, look_s=settings.look_s).running() as hub:
+            yield Services(settings, db, bus, hub, doorbell, storage, metrics, stopping)
+    finally:
+        doorbell.close()
+        await bus.close()
+        await db.dispose()
+
+
+def _of(connection: HTTPConnection) -> Services:
+    services: Services = connection.app.state.services
+    return services
+
+
+Here = Annotated[Services, Depends(_of)]
+"""The services, as a route's parameter."""
+
+
+def base_url(connection: HTTPConnection, settings: ApiSettings) -> str:
+    """Where the caller reaches this API, without a slash at the end."""
+    return (settings.public_url or str(connection.base_url)).rstrip("/")
+
+
+def _base(connection: HTTPConnection, services: Here) -> str:
+    return base_url(connection, services.settings)
+
+
+BaseUrl = Annotated[str, Depends(_base)]
+"""The base of absolute links, as a route's parameter."""
