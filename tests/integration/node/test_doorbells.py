@@ -49,6 +49,7 @@ class Listening:
         celery = make_celery(redis_url)
         self.worker: WorkController = make_consumer(celery, node_id="contract", gate=self.gate, answerer=self.desk)
         self.redis = redis.Redis.from_url(redis_url)
+        self.redis.delete(queue_name(OPEN), queue_name(CLOSED))
         self.bell = Doorbell(redis_url)
         self._thread = threading.Thread(target=self.worker.start, daemon=True)
         self._thread.start()
