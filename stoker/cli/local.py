@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+import os
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from stoker.cli import show
+from stoker.cli import fault, show
 from stoker.cli.extras import require
 from stoker.cli.options import AsJson
+from stoker.local.place import default_data_dir
+
+if TYPE_CHECKING:
+    from stoker.local.stack import Options, Running, Stack
+
+EXTRAS = "api,node,local"
 
 
 def demo(
-    *,
-    leave: Annotated[
-        bool, typer.Option("--exit", help="End when the picture is there, instead of staying up.")
-    ] = False,
+    *, leave: Annotated[bool, typer.Option("--exit", help="End when the picture is there; else stay up.")] = False
 ) -> None:
     """Start everything, run one job through it and show how to go on."""
-    require("sqlalchemy", extra="api,node,local")
+    require("sqlalchemy", extra=EXTRAS)
     from stoker.cli import demo as act
 
     raise typer.Exit(act.run(leave=leave))
@@ -28,29 +32,43 @@ def up(
     *,
     detach: Annotated[bool, typer.Option("--detach", help="Return when it is ready; it stays up.")] = False,
     nodes: Annotated[int, typer.Option(min=0, help="How many nodes.")] = 1,
-    world_size: Annotated[int, typer.Option(min=1, help="Ranks of each node's slots.")] = 2,
+    world_size: Annotated[int, typer.Option(min=1, help="How many slots each node has.")] = 2,
     app: Annotated[
-        list[str] | None, typer.Option(help="Import string of an app to serve; repeatable.", metavar="MODULE:CLASS")
+        list[str] | None,
+        typer.Option(help="Import string of an app; repeatable. Default: text-to-image.", metavar="MODULE:CLASS"),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Start a local stack: engines, API, control loop and nodes."""
-    require("sqlalchemy", extra="api,node,local")
-    from stoker.local import stack
+    require("sqlalchemy", extra=EXTRAS)
+    from stoker.local import background, stack
 
-    stack.up(detach=detach, nodes=nodes, world_size=world_size, apps=tuple(app or ()), as_json=as_json)
+    options = _options(nodes, world_size, app)
+    if detach:
+        _show(background.up(options), as_json=as_json)
+        return
+
+    def on_ready(running: Running) -> None:
+        _show(running.stack, as_json=as_json)
+
+    stack.run(options, on_ready)
 
 
-def down() -> None:
-    """End the local stack of this folder, if it runs."""
-    from stoker.local import stack
+def down(*, as_json: AsJson = False) -> None:
+    """End the local stack of this folder, if one runs."""
+    require("sqlalchemy", extra=EXTRAS)
+    from stoker.local import background
 
-    show.line("the local stack is down" if stack.down() else "no local stack runs from this folder")
+    ended = background.down(default_data_dir(os.environ))
+    if as_json:
+        show.as_json({"ended": ended})
+    else:
+        show.line("the stack is down" if ended else "no stack runs from this folder")
 
 
 def doctor(*, as_json: AsJson = False) -> None:
     """Say what was found on this machine and which version of each engine serves."""
-    require("psycopg", extra="api,local")
+    require("psycopg", extra=EXTRAS)
     from stoker.local import doctor as examiner
 
     findings = examiner.examine()
@@ -64,4 +82,26 @@ def doctor(*, as_json: AsJson = False) -> None:
             if finding.hint:
                 show.line(f"hint: {finding.hint}")
     if any(finding.is_wrong for finding in findings):
-        raise typer.Exit(1)
+        raise typer.Exit(fault.FAILED)
+
+
+def _options(nodes: int, world_size: int, apps: list[str] | None) -> Options:
+    from stoker.local.stack import DEFAULT_APPS, Options
+
+    return Options(
+        data_dir=default_data_dir(os.environ),
+        apps=tuple(apps or DEFAULT_APPS),
+        nodes=nodes,
+        world_size=world_size,
+    )
+
+
+def _show(stack: Stack, *, as_json: bool) -> None:
+    if as_json:
+        show.as_json(stack.to_json())
+        return
+    show.line(f"API        {stack.api_url}")
+    show.line(f"key        {stack.api_key}")
+    show.line(f"admin key  {stack.admin_key}")
+    show.line(f"database   {stack.database_url}")
+    show.line(f"data       {stack.data_dir}")

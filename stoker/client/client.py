@@ -141,7 +141,7 @@ class Client:
         with path.open("rb") as content, reaching(self.base_url):
             response = self._http.post(
                 "/v1/files",
-                params={"name": path.name},
+                params={"file_name": path.name},
                 content=content,
                 headers=self._key | {"Content-Type": kind, "Content-Length": str(path.stat().st_size)},
             )

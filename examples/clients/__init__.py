@@ -1,0 +1,1 @@
+"""Clients of the HTTP API: curl, Python and a browser page."""
