@@ -1,8 +1,8 @@
-"""One call as the parent sees it: the events and reports of all ranks until the caller has an outcome and the ranks are free.
+"""One call as the parent sees it: events and reports of all ranks, until the caller has its answer and they are free.
 
-Two moments are kept apart. ``outcome`` is what the caller gets: it may come early (an error, a death, a timeout, a cancel).
-``settled`` comes when every rank has reported, and says whether they are in step, so that the next call may use them. Acts on
-nothing: the runner sends, kills and rebuilds.
+Two moments are kept apart. ``outcome`` is what the caller gets: it may come early (an error, a death, a timeout, a
+cancel). ``settled`` comes when every rank has reported, and says whether they are in step, so that the next call may
+use them. Acts on nothing: the runner sends, kills and rebuilds.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """The cancel flag: one number in memory that the parent shares with its ranks.
 
-The parent writes the number of the call that shall stop; a rank compares it with the call it works on. Reading costs no system call,
-so a worker may ask at every step. The memory has no name in the file system: nothing is left behind, whoever dies.
+The parent writes the number of the call that shall stop; a rank compares it with the call it works on. Reading costs
+no system call, so a worker may ask at every step. The memory has no name in the file system: nothing is left behind,
+whoever dies.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Dispatch: calls go to the warm ranks one at a time, and what goes wrong is set right before the next one.
 
-Decides what a failure means: which error the caller gets, and whether the ranks can serve again or are killed and rebuilt. The public
-face is ``runner``.
+Decides what a failure means: which error the caller gets, and whether the ranks can serve again or are killed and
+rebuilt. The public face is ``runner``.
 """
 
 from __future__ import annotations
@@ -17,8 +17,9 @@ from worker_node.distributed import wire
 from worker_node.distributed.calls import Call
 from worker_node.distributed.errors import CallCancelled, CallTimeout, NotRunning, PoolBroken, RankDied, RunnerError
 from worker_node.distributed.events import RankLog, RankState, RankStatus, RunnerState, RunnerStatus
+from worker_node.distributed.launch import Launch
 from worker_node.distributed.messages import Message
-from worker_node.distributed.pool import Launch, Pool
+from worker_node.distributed.pool import Pool
 from worker_node.distributed.turns import Turns
 from worker_node.distributed.warmth import Warmth
 
@@ -64,7 +65,7 @@ class Dispatcher:
     async def call(
         self, payload: Mapping[str, Any], *, streaming: bool, wants_events: bool, timeout_s: float | None
     ) -> AsyncIterator[Call]:
-        """Run one call: enter when it is the ranks' own, then read its events and its outcome; leaving early cancels it.
+        """Run one call: enter when its turn has come, then read its events and outcome. Leaving early cancels it.
 
         Raises:
             CallTimeout: its turn did not come in time. A later timeout is the call's outcome.
@@ -166,8 +167,9 @@ class Dispatcher:
         if self._warmth.state is RunnerState.WARM:
             return self._warmth.pool
         warming = asyncio.ensure_future(self._warmth.warm_pool())
+        ended: list[asyncio.Future[Any]] = [warming, call.outcome]
         try:
-            await asyncio.wait({warming, call.outcome}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait(ended, return_when=asyncio.FIRST_COMPLETED)
             if call.outcome.done():
                 return None
             try:

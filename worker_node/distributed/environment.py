@@ -26,13 +26,13 @@ def rank_environment(
 ) -> dict[str, str]:
     """Build the environment of one rank.
 
-    All ranks see all of the runner's GPUs, in the given order, so that rank i works on ``cuda:i`` as worker classes expect.
+    All ranks see all of the runner's GPUs, in the given order, so that rank i works on ``cuda:i`` as workers expect.
     """
     env = {**base, **extra, "RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(world_size)}
     env["LOCAL_WORLD_SIZE"] = str(world_size)
     if devices is not None:
         env["CUDA_VISIBLE_DEVICES"] = visible_devices(devices, base.get("CUDA_VISIBLE_DEVICES"))
-    # Gloo else asks the resolver for the host's own name, which containers often cannot answer. All ranks share this host.
+    # All ranks share this host. Gloo else asks the resolver for the host's name, which containers often cannot answer.
     env.setdefault("GLOO_SOCKET_IFNAME", "lo")
     env["PYTHONUNBUFFERED"] = "1"
     # Only for the interpreter's start: the rank takes over the parent's sys.path and puts PYTHONPATH back.
@@ -42,7 +42,7 @@ def rank_environment(
 
 
 def visible_devices(devices: Sequence[int | str], visible: str | None) -> str:
-    """Name the chosen GPUs for CUDA: indices count what this process itself may see, strings are names of CUDA's own."""
+    """Name the chosen GPUs for CUDA: an index counts what this process may see, a string is CUDA's own name."""
     if visible is None:
         return ",".join(str(device) for device in devices)
     seen = [name.strip() for name in visible.split(",") if name.strip()]

@@ -1,6 +1,6 @@
 """Errors of the runner: one class for each cause that a caller can act on.
 
-A tree of its own, so that the library stands alone; whoever embeds it maps ``code`` and ``retryable`` to its own errors.
+A tree of its own, so that the library stands alone; whoever embeds it maps ``code`` and ``retryable`` to its own.
 """
 
 from __future__ import annotations

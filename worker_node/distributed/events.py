@@ -58,7 +58,7 @@ class RankStatus:
 
 @dataclass(frozen=True, slots=True)
 class RunnerStatus:
-    """A runner at one moment. ``restarts`` counts rebuilt pools, ``dropped`` messages that belonged to no call of it."""
+    """A runner at one moment. ``restarts`` counts rebuilt pools, ``dropped`` messages that belonged to no call."""
 
     state: RunnerState
     ranks: tuple[RankStatus, ...]

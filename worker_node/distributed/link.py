@@ -1,7 +1,8 @@
 """A rank's end of the wire: commands come in, events, reports and logs go out.
 
-Two sockets: one that only the main thread reads, while it waits for work, and one for what goes out, which any thread of the worker may
-use, one at a time. Decides nothing; ``rank`` serves the calls and ``worker`` offers this to user code.
+Two sockets: one that only the main thread reads, while it waits for work, and one for what goes out, which any thread
+of the worker may use, one at a time. Decides nothing; ``rank`` serves the calls and ``worker`` offers this to user
+code.
 """
 
 from __future__ import annotations
@@ -55,8 +56,8 @@ class Link:
     def send(self, kind: Kind, fields: Mapping[str, Any] | None = None, value: Sequence[Frame] = ()) -> None:
         """Send to the parent; blocks while the parent is too busy to take more."""
         frames = messages.pack(self._token, Message(kind, self.rank, self.call, dict(fields or {}), value))
-        # An event's buffers may be views of memory that the worker changes next, so they are copied. A result's are not: the
-        # next call starts only after the parent has all of it.
+        # An event's buffers may be views of memory that the worker changes next, so they are copied. A result's are
+        # not: the next call starts only after the parent has all of it.
         with self._sending:
             self._out.send_multipart(frames, copy=kind is Kind.EVENT)
 
@@ -86,7 +87,7 @@ class Link:
             self.send(Kind.EVENT, fields, wire.encode(data))
 
     def is_cancelled(self) -> bool:
-        """Tell whether the parent asked this call to stop. As this rank sees it: other ranks may see it a moment later."""
+        """Tell whether the parent asked this call to stop; other ranks may see it a moment later."""
         return self.call != 0 and self._flag.names(self.call)
 
     def close(self) -> None:

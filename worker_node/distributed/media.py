@@ -1,7 +1,7 @@
 """Tensors, arrays and images: each as a small header and one raw frame, bit for bit.
 
-Torch, numpy and PIL are imported only where a value of theirs occurs, so a process that handles none pays for none. Tensors arrive
-on the CPU and without a gradient. Images keep mode, size, pixels and palette, not their metadata.
+Torch, numpy and PIL are imported only where a value of theirs occurs, so a process that handles none pays for none.
+Tensors arrive on the CPU and without a gradient. Images keep mode, size, pixels and palette, not their metadata.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ def _join_tensor(fields: list[Any], frame: Frame) -> torch.Tensor:
     name, shape = fields
     dtype = getattr(torch, name)
     if not isinstance(dtype, torch.dtype):
-        raise ValueError(f"{name} is not a dtype of torch")
+        raise TypeError(f"{name} is not a dtype of torch")
     if not len(frame):
         return torch.empty(shape, dtype=dtype)
     return torch.frombuffer(bytearray(frame), dtype=torch.uint8).view(dtype).reshape(shape)

@@ -1,7 +1,8 @@
 """The messages between the parent and its ranks, as frames.
 
-A message is a head (who, what, which call, a few fields) and a value already encoded by ``wire``. Every message of a call carries the
-call's number, so nothing of one call can reach another. Says nothing of how messages travel: ``link`` and ``pool`` do that.
+A message is a head (who, what, which call, a few fields) and a value already encoded by ``wire``. Every message of a
+call carries the call's number, so nothing of one call can reach another. Says nothing of how messages travel:
+``link`` and ``pool`` do that.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """A pool: one generation of ranks, from their spawn to their end.
 
-Starts all ranks or none, passes on what they say, and says when one ends. Does not restart: after a failure the runner throws a pool
-away and makes the next.
+Starts all ranks or none, passes on what they say, and says when one ends. Does not restart: after a failure the
+runner throws a pool away and makes the next.
 """
 
 from __future__ import annotations
@@ -12,38 +12,21 @@ import json
 import logging
 import os
 import subprocess
-import sys
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Protocol
 
 from worker_node.distributed.cancel_flag import CancelFlag
-from worker_node.distributed.environment import LINK, rank_environment
+from worker_node.distributed.environment import rank_environment
 from worker_node.distributed.errors import NotRunning, RankDied, RunnerError, SetupFailed, StartTimeout
 from worker_node.distributed.events import RankLog
 from worker_node.distributed.hub import Hub
+from worker_node.distributed.launch import Launch
 from worker_node.distributed.media import Frame
 from worker_node.distributed.messages import Kind, Message
 from worker_node.distributed.processes import RankProcess
 
-# A rank that dies in setup makes collectives of others fail, and their errors may come first: the cause is waited for so long.
+# A rank that dies in setup makes collectives of others fail, whose errors may come first: the cause gets this long.
 _CAUSE_S = 0.05
-
-
-@dataclass(frozen=True, slots=True)
-class Launch:
-    """All that a rank needs to know before its first call."""
-
-    worker: str
-    world_size: int
-    setup: Sequence[Frame]
-    master_addr: str
-    master_port: int | None
-    group_timeout_s: float
-    devices: Sequence[int | str] | None
-    cwd: str | None
-    env: Mapping[str, str]
 
 
 class Listener(Protocol):
@@ -93,9 +76,7 @@ class Pool:
             async with asyncio.timeout(timeout_s):
                 await self._spawn()
                 await self._ready
-                if self._dead is not None:
-                    # It ended between its own readiness and the last rank's.
-                    raise self._dead
+                self._raise_death()
         except TimeoutError as exc:
             missing = sorted(set(range(self._launch.world_size)) - self.ready_ranks)
             await self.destroy()
@@ -181,6 +162,11 @@ class Pool:
             await spawning
             raise
 
+    def _raise_death(self) -> None:
+        """Raise where a rank ended between its own readiness and the last one's."""
+        if self._dead is not None:
+            raise self._dead
+
     def _on_message(self, message: Message) -> None:
         if message.kind is Kind.LOG:
             self._listener.on_log(RankLog(message.rank, message.fields["level"], message.fields["message"]))
@@ -192,31 +178,18 @@ class Pool:
     def _on_start_message(self, message: Message) -> None:
         rank = message.rank
         if message.kind is Kind.HELLO:
-            self._hub.send(Message(Kind.LAUNCH, rank, 0, self._launch_fields(), self._launch.setup))
+            self._hub.send(Message(Kind.LAUNCH, rank, 0, self._launch.fields(), self._launch.setup))
         elif message.kind is Kind.PORT:
             self._pass_on_port(rank, message.fields["port"])
         elif message.kind is Kind.READY:
             self.ready_ranks.add(rank)
             if len(self.ready_ranks) == self._launch.world_size:
-                # Every rank holds its connections: with the address gone nobody else can come, and nothing is left behind.
+                # Every rank is connected: with the address gone nobody else can come, and nothing is left behind.
                 self._hub.hide()
                 self._ready.set_result(None)
         elif message.kind is Kind.SETUP_FAILED:
             told = {name: message.fields[name] for name in ("type_name", "message", "traceback")}
             self._loop.call_later(_CAUSE_S, self._give_up, SetupFailed(rank=rank, **told))
-
-    def _launch_fields(self) -> dict[str, str | int | float | list[str] | None]:
-        launch = self._launch
-        here = [str(Path(entry).absolute()) for entry in sys.path]
-        return {
-            "worker": launch.worker,
-            "world_size": launch.world_size,
-            "master_addr": launch.master_addr,
-            "master_port": launch.master_port,
-            "timeout_s": launch.group_timeout_s,
-            "sys_path": [*here, launch.cwd] if launch.cwd else here,
-            "pythonpath": launch.env.get("PYTHONPATH", os.environ.get("PYTHONPATH")),
-        }
 
     def _pass_on_port(self, rank: int, port: int | None) -> None:
         if rank == 0:

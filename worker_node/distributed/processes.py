@@ -1,7 +1,7 @@
 """A rank's process as its parent sees it: spawn, output lines, end, kill.
 
-Watches through file descriptors in the event loop: the end of a process and each line of its output arrive as callbacks, nothing is
-polled. Knows nothing of messages; ``pool`` holds one of these for each rank.
+Watches through file descriptors in the event loop: the end of a process and each line of its output arrive as
+callbacks, nothing is polled. Knows nothing of messages; ``pool`` holds one of these for each rank.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class RankProcess:
 
     @staticmethod
     def spawn(rank: int, *, env: Mapping[str, str], cwd: str | None, flag_fd: int) -> subprocess.Popen[bytes]:
-        """Start the interpreter of a rank. Call it from a thread that outlives the rank: the kernel ends the rank with that thread."""
+        """Start the interpreter of a rank, from a thread that lives on: the kernel ends the rank with that thread."""
         return subprocess.Popen(
             [sys.executable, "-P", "-m", "worker_node.distributed.rank", str(rank)],
             env=dict(env),
@@ -47,7 +47,8 @@ class RankProcess:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             pass_fds=(flag_fd,),
-            # A session of its own: an interrupt typed at the parent is the parent's to act on, and a kill reaches helpers of the rank.
+            # A session of its own: an interrupt typed at the parent is the parent's to act on, and a kill reaches
+            # helpers of the rank.
             start_new_session=True,
         )
 

@@ -1,7 +1,8 @@
 """The process of one rank: ``python -m worker_node.distributed.rank RANK``, started by a runner and by nobody else.
 
-Binds its life to the parent's, loads the worker class, enters the process group, runs ``setup`` and then serves one call after the
-other on its main thread. Policy (timeouts, restarts, what an error means for the others) is the parent's.
+Binds its life to the parent's, loads the worker class, enters the process group, runs ``setup`` and then serves one
+call after the other on its main thread. Policy (timeouts, restarts, what an error means for the others) is the
+parent's.
 """
 
 from __future__ import annotations
@@ -127,7 +128,7 @@ def _serve(worker: DistributedWorker, link: Link, message: Message, *, takes_str
 
 
 def _takes_streaming(worker_cls: type[DistributedWorker]) -> bool:
-    """Tell whether the class wants to know; one whose ``__call__`` has neither ``streaming`` nor ``**kwargs`` is spared it."""
+    """Tell whether the class has a place for it: one with neither ``streaming`` nor ``**kwargs`` is spared it."""
     parameters = inspect.signature(worker_cls.__call__).parameters.values()
     return any(each.name == "streaming" or each.kind is each.VAR_KEYWORD for each in parameters)
 

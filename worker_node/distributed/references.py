@@ -1,7 +1,7 @@
 """References: the name under which a fresh interpreter finds a worker class.
 
-``module:Class``, or ``/path/of/script.py:Class`` for a class of the script that runs as ``__main__``. The parent makes references and
-never imports what a string names; the rank resolves them.
+``module:Class``, or ``/path/of/script.py:Class`` for a class of the script that runs as ``__main__``. The parent
+makes references and never imports what a string names; the rank resolves them.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from worker_node.distributed.errors import InvalidWorker
 from worker_node.distributed.worker import DistributedWorker
 
 _MAIN = "__mp_main__"
-"""The name multiprocessing gives to a script's second life, so that ``if __name__ == "__main__"`` guards hold here too."""
+"""Multiprocessing's name for a script's second life: ``if __name__ == "__main__"`` guards hold here too."""
 
 
 def reference(worker_cls: type[DistributedWorker] | str) -> str:

@@ -1,7 +1,7 @@
 """DistributedRunner: a warm pool of ranks that serves one call at a time and heals itself.
 
-The public face, with the names, signatures and defaults of fal's. What a failure means is decided in ``dispatch``. Never imports torch,
-unless a result holds a tensor.
+The public face, with the names, signatures and defaults of fal's. What a failure means is decided in ``dispatch``.
+Never imports torch, unless a result holds a tensor.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from worker_node.distributed.dispatch import Dispatcher
 from worker_node.distributed.errors import AlreadyRunning, CallTimeout, NotRunning, RunnerError
 from worker_node.distributed.events import RankEvent, RankLog, RunnerState, RunnerStatus
 from worker_node.distributed.keepalive import KeepAlive
-from worker_node.distributed.pool import Launch
+from worker_node.distributed.launch import Launch
 from worker_node.distributed.references import reference
 from worker_node.distributed.text_events import text_event
 from worker_node.distributed.worker import DistributedWorker
@@ -38,16 +38,16 @@ class DistributedRunner:
         world_size: how many ranks; one GPU each where there are GPUs.
         master_addr: where rank 0 listens for the others.
         master_port: its port; None lets the system choose a free one.
-        worker_addr: taken for code written for fal and not used, the sockets have no address.
-        worker_port: likewise.
+        worker_addr: taken from code written for fal and not used.
+        worker_port: likewise; the sockets have neither.
         timeout: seconds; how long a collective may hang, and the limit of calls that name none.
         keepalive_payload: what a keepalive call sends.
         keepalive_interval: seconds of idleness before a keepalive call; None for never.
-        cwd: working directory of the ranks.
+        cwd: working directory of the ranks, where they also look for modules.
         devices: which GPUs, counted among those that this process sees; None for all, [] for none (CPU).
         env: what the ranks' environment has beyond this process's own.
         on_log: hears each log record and line of output of a rank, in the event loop.
-        grace_s: how long ranks may take to stop after a timeout, a cancel or another rank's error, before they are killed.
+        grace_s: how long ranks may take to stop after a timeout, a cancel or a failure, before they are killed.
         max_waiting: how many calls may wait for their turn.
         rebuild_attempts: failures to rebuild in a row before the runner gives up.
     """
@@ -155,10 +155,11 @@ class DistributedRunner:
         streaming_timeout: float | None = None,
         as_text_events: bool = False,
     ) -> AsyncIterator[Any]:
-        """Run one call with ``streaming=True``; yield what the ranks add, then rank 0's result. Raises as ``call`` does.
+        """Run one call with ``streaming=True``: yield what the ranks add, then rank 0's result.
 
-        ``timeout`` None is no limit; ``streaming_timeout`` bounds the silence between two events. With ``as_text_events`` yields
-        bytes of Server-Sent Events: ``progress``, ``error`` and at the end ``result``. Leaving the loop cancels the call.
+        Raises as ``call`` does. ``timeout`` None is no limit; ``streaming_timeout`` bounds the silence between two
+        events. With ``as_text_events`` yields bytes of Server-Sent Events: ``progress``, ``error`` and at the end
+        ``result``. Leaving the loop cancels the call.
         """
         number = 0
         async with self._dispatcher.call(payload, streaming=True, wants_events=True, timeout_s=timeout) as call:
@@ -181,7 +182,7 @@ class DistributedRunner:
         await self._dispatcher.cancel()
 
     async def stop(self, timeout: float = 10) -> None:
-        """Refuse new and waiting calls, let the running one end, run ``teardown`` and end the ranks; kill what takes longer."""
+        """Send away who waits, let the running call end, run ``teardown`` and end the ranks; kill what takes longer."""
         self._keepalive.cancel()
         await self._dispatcher.stop(timeout)
 
@@ -212,12 +213,10 @@ class DistributedRunner:
         await self.invoke(self._keepalive_payload, timeout=timeout)
 
     def maybe_start_keepalive(self) -> None:
-        """Begin to count idleness, where an interval was given."""
+        """Count idleness from now, where an interval was given."""
         self._keepalive.start()
 
-    def maybe_reset_keepalive(self) -> None:
-        """Count idleness from now."""
-        self._keepalive.start()
+    maybe_reset_keepalive = maybe_start_keepalive
 
     def maybe_cancel_keepalive(self) -> None:
         """Stop counting."""

@@ -1,12 +1,13 @@
 """Text events: what a stream yields as Server-Sent Events, with id, event and data lines.
 
-Pure. Images are encoded here and only here, once, in the asked format; tensors and arrays become base64 of their raw bytes.
+Pure. Images are encoded here and only here, once, in the asked format; tensors and arrays become base64 of their raw
+bytes.
 """
 
 from __future__ import annotations
 
 import base64
-import datetime
+import datetime as dt
 import io
 import json
 import math
@@ -45,7 +46,7 @@ def _to_json(value: Any, image_format: str, quality: int) -> Any:
         return {str(key): _to_json(item, image_format, quality) for key, item in value.items()}
     if isinstance(value, list | tuple | AbstractSet):
         return [_to_json(item, image_format, quality) for item in value]
-    if isinstance(value, datetime.date):
+    if isinstance(value, dt.date):
         return value.isoformat()
     if isinstance(value, pathlib.PurePath):
         return str(value)

@@ -12,7 +12,8 @@ import logging
 
 from worker_node.distributed.errors import NotRunning, PoolBroken, RankDied, RunnerError
 from worker_node.distributed.events import RunnerState
-from worker_node.distributed.pool import Launch, Listener, Pool
+from worker_node.distributed.launch import Launch
+from worker_node.distributed.pool import Listener, Pool
 
 _log = logging.getLogger("worker_node.distributed")
 
@@ -49,7 +50,7 @@ class Warmth:
         self._spawner = concurrent.futures.ThreadPoolExecutor(1, "rank-spawner")
         self._ready = asyncio.get_running_loop().create_future()
         try:
-            await self._make(self._spawner)
+            await self._make()
         except BaseException:
             self._forget()
             raise
@@ -101,20 +102,20 @@ class Warmth:
             self.pool.destroy_now(timeout_s)
         self._forget()
 
-    async def _make(self, spawner: concurrent.futures.Executor) -> None:
-        assert self._launch is not None and self._ready is not None
-        self.pool = Pool(self._launch, self._listener, spawner)
+    async def _make(self) -> None:
+        if self._launch is None or self._ready is None or self._spawner is None:
+            raise NotRunning("the runner was stopped")
+        self.pool = Pool(self._launch, self._listener, self._spawner)
         await self.pool.start(self._timeout_s)
         self.state = RunnerState.WARM
         self._ready.set_result(self.pool)
 
     async def _rebuild(self, lost: Pool) -> None:
-        assert self._spawner is not None and self._ready is not None
         await lost.destroy()
         while len(self._reasons) < self._rebuild_attempts:
             await asyncio.sleep(pause_before(self._misfortunes))
             try:
-                await self._make(self._spawner)
+                await self._make()
             except RunnerError as exc:
                 self._misfortunes += 1
                 self._reasons.append(exc)
@@ -126,8 +127,9 @@ class Warmth:
                 _log.info("the ranks are warm again")
                 return
         self.state, self.pool = RunnerState.BROKEN, None
-        self._ready.set_exception(PoolBroken(self._reasons))
-        self._ready.exception()
+        if self._ready is not None:
+            self._ready.set_exception(PoolBroken(self._reasons))
+            self._ready.exception()
 
     def _forget(self) -> None:
         self.state, self.pool, self._rebuilding = RunnerState.STOPPED, None, None

@@ -1,12 +1,12 @@
 """The codec: values to frames and back. msgpack for structure, one raw frame for each tensor, array or image.
 
-No pickle and nothing that can name code. Only the tags below turn into objects, so a user's dict stays what it was, whatever its
-keys. Knows nothing of sockets or of what a message means; ``media`` knows tensors, arrays and images.
+No pickle and nothing that can name code. Only the tags below turn into objects, so a user's dict stays what it was,
+whatever its keys. Knows nothing of sockets or of what a message means; ``media`` knows tensors, arrays and images.
 """
 
 from __future__ import annotations
 
-import datetime
+import datetime as dt
 import pathlib
 from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
@@ -48,31 +48,36 @@ class _Encoder:
         if isinstance(value, AbstractSet):
             tag = _SET if isinstance(value, set) else _FROZENSET
             return msgpack.ExtType(tag, self.pack(list(value)))
-        if isinstance(value, Mapping):
-            return dict(value)
-        if isinstance(value, str):
-            return str.__str__(value)
-        if isinstance(value, list):
-            return list(value)
-        if isinstance(value, float):
-            return float(value)
-        if isinstance(value, int):
-            number = int(value)
-            return number if -(2**63) <= number < 2**64 else msgpack.ExtType(_BIG_INT, str(number).encode())
-        if isinstance(value, pathlib.PurePath):
-            return msgpack.ExtType(_PATH, str(value).encode(errors="surrogatepass"))
-        if isinstance(value, datetime.datetime):
-            return msgpack.ExtType(_DATETIME, value.isoformat().encode())
-        if isinstance(value, datetime.date):
-            return msgpack.ExtType(_DATE, value.isoformat().encode())
         if media.is_number(value):
             return media.to_number(value)
+        if isinstance(value, Mapping | str | list | float | int):
+            return _plain(value)
+        if isinstance(value, pathlib.PurePath):
+            return msgpack.ExtType(_PATH, str(value).encode(errors="surrogatepass"))
+        if isinstance(value, dt.datetime):
+            return msgpack.ExtType(_DATETIME, value.isoformat().encode())
+        if isinstance(value, dt.date):
+            return msgpack.ExtType(_DATE, value.isoformat().encode())
         found = media.split(value)
         if found is None:
             raise TypeError(f"{type(value).__module__}.{type(value).__qualname__} has no form on the wire")
         header, frame = found
         self.frames.append(frame)
         return msgpack.ExtType(_MEDIA, self.pack([len(self.frames), header]))
+
+
+def _plain(value: Mapping[Any, Any] | str | list[Any] | float) -> Any:
+    """Turn an instance of a subclass, or an integer that msgpack has no room for, into what can be packed."""
+    if isinstance(value, Mapping):
+        return dict(value)
+    if isinstance(value, str):
+        return str.__str__(value)
+    if isinstance(value, list):
+        return list(value)
+    if isinstance(value, float):
+        return float(value)
+    number = int(value)
+    return number if -(2**63) <= number < 2**64 else msgpack.ExtType(_BIG_INT, str(number).encode())
 
 
 def encode(value: Any) -> list[Frame]:
@@ -113,9 +118,9 @@ def decode(frames: Sequence[Frame]) -> Any:
         if tag == _PATH:
             return pathlib.Path(data.decode(errors="surrogatepass"))
         if tag == _DATETIME:
-            return datetime.datetime.fromisoformat(data.decode())
+            return dt.datetime.fromisoformat(data.decode())
         if tag == _DATE:
-            return datetime.date.fromisoformat(data.decode())
+            return dt.date.fromisoformat(data.decode())
         if tag == _MEDIA:
             index, header = unpack(data)
             return media.join(header, frames[index])
@@ -131,7 +136,9 @@ def decode(frames: Sequence[Frame]) -> Any:
 
 
 def _culprit(value: Any, path: str = "", depth: int = 0) -> tuple[str, str]:
-    """Find the first part of ``value`` that cannot be encoded; walked only after a failure, so the good case pays nothing."""
+    """Find the first part of ``value`` that cannot be encoded; walked only after a failure, so the good case pays
+    nothing.
+    """
     if depth > _DEEPEST:
         return path[:60] + "...", "nested too deeply, or contains itself"
     children: list[tuple[str, Any]] = []

@@ -1,7 +1,7 @@
 """The worker: what a user subclasses, one instance for each rank.
 
-Usable without a runner too, as a plain object with rank 0 of 1: events then go nowhere and nothing is ever cancelled. Importing this
-module does not import torch.
+Usable without a runner too, as a plain object with rank 0 of 1: events then go nowhere and nothing is ever cancelled.
+Importing this module does not import torch.
 """
 
 from __future__ import annotations
@@ -48,7 +48,9 @@ class DistributedWorker:
         """Give back what ``setup`` took; called before an orderly stop. May be async."""
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Serve one call: the payload's items and ``streaming`` as keyword arguments. May be async; rank 0's value is the result."""
+        """Serve one call: the payload's items and ``streaming`` as keyword arguments. May be async; rank 0's value is
+        the result.
+        """
         raise NotImplementedError(f"{type(self).__qualname__} does not override __call__")
 
     @property
@@ -73,8 +75,9 @@ class DistributedWorker:
     def add_streaming_result(self, result: Any, image_format: str = "jpeg", as_text_event: bool = False) -> None:
         """Send an intermediate result to the caller.
 
-        What was added before ``__call__`` returns arrives before the result, and never in another call. Images travel without loss;
-        ``image_format`` is for whoever writes the file. At world size 1 this also asks whether the call was cancelled.
+        What was added before ``__call__`` returns arrives before the result, and never in another call. Images travel
+        without loss; ``image_format`` is for whoever writes the file. At world size 1 this also asks whether the call
+        was cancelled.
 
         Raises:
             CallCancelled: world size 1, and the caller cancelled.
@@ -93,7 +96,8 @@ class DistributedWorker:
             self._link.emit(data, image_format="jpeg", as_text=False, is_error=True)
 
     def raise_if_cancelled(self) -> None:
-        """Stop here if the caller cancelled. A collective: every rank must ask at the same step, and then all stop at that step.
+        """Stop here if the caller cancelled. A collective: every rank must ask at the same step, and then all stop at
+        that step.
 
         Raises:
             CallCancelled: let it pass.
