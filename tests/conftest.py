@@ -49,7 +49,7 @@ def scratch_folder(name: str) -> Path:
     SCRATCH.mkdir(parents=True, exist_ok=True)
     for folder in SCRATCH.iterdir():
         owner = int(folder.name.split("-")[1])
-        if not Path(f"/proc/{owner}").exists() and not place.is_held(folder):
+        if not Path(f"/proc/{owner}").exists() and place.holder(folder) is None:
             with suppress(OSError):  # another session may be removing it too
                 place.discard(folder)
     folder = SCRATCH / f"{name}-{os.getpid()}-{next(_numbers)}"

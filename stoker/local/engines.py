@@ -110,7 +110,7 @@ def _replaced(roles: Collection[str], environ: Mapping[str, str]) -> _Replaced:
     versions = {}
     database_url, redis_url, store = "", "", NO_STORE
     if "postgres" in roles:
-        database_url = environ["DATABASE_URL"].replace("postgresql+psycopg://", "postgresql://")
+        database_url = external.libpq_url(environ["DATABASE_URL"])
         versions["postgres"] = external.check_postgres(database_url)
     if "valkey" in roles:
         redis_url = environ["REDIS_URL"]

@@ -17,6 +17,11 @@ from stoker.local.s3 import S3Address, stores
 REDIS_MINIMUM = (6, 2)  # XAUTOCLAIM, stream trimming by id
 
 
+def libpq_url(url: str) -> str:
+    """``url`` without the driver that SQLAlchemy's users write into it."""
+    return url.replace("postgresql+psycopg://", "postgresql://", 1)
+
+
 def check_postgres(url: str) -> str:
     """The version of the server at ``url``."""
     try:

@@ -50,20 +50,23 @@ def hold(data_dir: Path) -> Iterator[None]:
             hint="End it with 'stoker down', or set STOKER_DATA_DIR to another folder.",
         ) from exc
     else:
+        os.ftruncate(lock, 0)
+        os.write(lock, str(os.getpid()).encode())
         yield
     finally:
         os.close(lock)
 
 
-def is_held(data_dir: Path) -> bool:
-    """Whether a running process holds ``data_dir``."""
-    if not data_dir.exists():
-        return False
+def holder(data_dir: Path) -> int | None:
+    """The process that holds ``data_dir`` now, if any."""
     try:
-        with hold(data_dir):
-            return False
-    except EngineError:
-        return True
+        with (data_dir / "lock").open("rb") as lock:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return None
+    except BlockingIOError:
+        return int((data_dir / "lock").read_bytes() or b"0") or None
+    return None
 
 
 def postgres_home(data_dir: Path) -> tuple[Path, int | None]:

@@ -69,6 +69,7 @@ def start(binary: Binary, data_dir: Path, *, password: str, durable: bool, last_
                 env=_environment(),
                 log=data_dir / "log" / "postgres.log",
                 stop_signal=STOP,
+                death_signal=STOP,
                 user=user,
             )
         )

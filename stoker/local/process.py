@@ -28,7 +28,7 @@ _spawner = ThreadPoolExecutor(max_workers=1, thread_name_prefix="stoker-spawner"
 
 @dataclass(frozen=True)
 class Command:
-    """What to run. ``stop_signal`` is its polite end, sent by us or, when we are killed, by the kernel."""
+    """What to run. ``stop_signal`` is its polite end, ``death_signal`` what the kernel sends it when we are killed."""
 
     role: str
     argv: Sequence[str | Path]
@@ -36,6 +36,7 @@ class Command:
     env: Mapping[str, str]
     log: Path
     stop_signal: signal.Signals
+    death_signal: signal.Signals
     user: int | None = None
     pass_fds: tuple[int, ...] = ()
 
@@ -70,7 +71,7 @@ class Process:
 
     def wait(self, timeout_s: float) -> bool:
         """Whether it ended within ``timeout_s``."""
-        return _ended(self._pidfd, timeout_s) and self._popen.poll() is not None
+        return has_ended(self._pidfd, timeout_s) and self._popen.poll() is not None
 
     def output(self) -> str:
         """What it wrote to its log since its start, the last 16 kB of it."""
@@ -119,7 +120,14 @@ def _spawn(command: Command) -> Process:
     command.log.parent.mkdir(parents=True, exist_ok=True)
     if command.log.exists() and command.log.stat().st_size > LOG_LIMIT_BYTES:
         command.log.replace(command.log.with_suffix(".log.1"))
-    launcher: list[str | Path] = [sys.executable, "-I", "-S", LAUNCHER, str(int(command.stop_signal)), str(os.getpid())]
+    launcher: list[str | Path] = [
+        sys.executable,
+        "-I",
+        "-S",
+        LAUNCHER,
+        str(int(command.death_signal)),
+        str(os.getpid()),
+    ]
     with command.log.open("ab") as log:
         popen = subprocess.Popen(
             [*launcher, "-" if command.user is None else str(command.user), *command.argv],
@@ -143,10 +151,10 @@ def stop_leftovers(folder: Path, program: str, stop_signal: signal.Signals, *, g
         try:
             with suppress(ProcessLookupError):
                 os.kill(pid, stop_signal)
-            if not _ended(pidfd, grace_s):
+            if not has_ended(pidfd, grace_s):
                 with suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
-                _ended(pidfd, grace_s)
+                has_ended(pidfd, grace_s)
         finally:
             os.close(pidfd)
 
@@ -170,7 +178,8 @@ def _working_in(folder: Path, program: str) -> Iterator[tuple[int, int]]:
                 os.close(pidfd)
 
 
-def _ended(pidfd: int, timeout_s: float) -> bool:
+def has_ended(pidfd: int, timeout_s: float) -> bool:
+    """Whether the process of ``pidfd`` ends within ``timeout_s``, whoever its parent is."""
     poller = select.poll()
     poller.register(pidfd, select.POLLIN)
     return bool(poller.poll(timeout_s * 1000))

@@ -17,7 +17,7 @@ from stoker.local.process import Command, Process, spawn, stop_leftovers
 BUCKET = "outputs"
 STOP = signal.SIGTERM
 READY_S = 90.0
-GRACE_S = 5.0  # it now and then forgets to end
+GRACE_S = 5.0  # one time in ten or so it never ends by itself; a kill loses no finished upload
 PORTS = (
     "s3.port",
     "s3.port.grpc",
@@ -41,7 +41,7 @@ class SeaweedFS:
         self._durable = durable
 
     def stop(self) -> None:
-        # A polite end takes it 2 s, a kill loses no finished upload. Where nothing is to be kept, do not wait.
+        # Where nothing is to be kept, do not wait for the second or more that it takes.
         self.process.stop(grace_s=GRACE_S) if self._durable else self.process.kill()
         _remove_sockets(self.ports)
 
@@ -70,6 +70,7 @@ def start(
                 },
                 log=data_dir / "log" / "seaweedfs.log",
                 stop_signal=STOP,
+                death_signal=signal.SIGKILL,  # there would be nobody to see that a polite one did not work
             )
         )
         address = s3.S3Address(f"http://127.0.0.1:{ports[0]}", access_key, secret_key, BUCKET, "us-east-1")

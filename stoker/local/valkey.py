@@ -53,6 +53,7 @@ def start(binary: Binary, data_dir: Path, *, password: str, durable: bool, last_
                 env={"PATH": "/usr/bin:/bin"},
                 log=data_dir / "log" / "valkey.log",
                 stop_signal=STOP,
+                death_signal=STOP,
             )
         )
         server = Valkey(process, ports[0], password, binary.version)

@@ -1,0 +1,213 @@
+"""The whole local stack: engines, schema, keys, API, control loop and nodes, as one tree of processes.
+
+It ends as a whole, also when its head is killed. It serves one machine and one data folder; production has its own
+supervisors. ``stoker up``, ``stoker demo`` and the tests call it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType
+from typing import Any, TypeAlias
+
+from stoker import keys
+from stoker.database import make_engine
+from stoker.errors import EngineError, Unauthenticated
+from stoker.local import part, place
+from stoker.local.engines import Engines, start_engines
+from stoker.local.part import Part, wait_ready
+from stoker.local.ports import starting_ports
+from stoker.local.process import Process
+from stoker.local.supervisor import Supervisor, stop_all
+
+STATE_FILE, KEPT_FILE = "state.json", "stack.json"
+DEFAULT_APPS = ("worker_node.apps.text_to_image:TextToImage",)
+Parts: TypeAlias = dict[str, tuple[Part, Process]]
+ADMIN_SCOPES = frozenset({"run", "read", "admin"})
+
+
+@dataclass(frozen=True)
+class Options:
+    """What to start. ``environ`` is the parts' environment, and may name engines that replace ours."""
+
+    data_dir: Path
+    apps: tuple[str, ...] = DEFAULT_APPS
+    nodes: int = 1
+    world_size: int = 2
+    durable: bool = True
+    environ: Mapping[str, str] = field(default_factory=lambda: dict(os.environ))
+
+
+@dataclass(frozen=True)
+class Stack:
+    """Where a running stack is: what ``stoker up --json`` prints."""
+
+    api_url: str
+    api_key: str
+    admin_key: str
+    database_url: str
+    redis_url: str
+    s3_endpoint_url: str
+    data_dir: str
+    pids: Mapping[str, int]
+
+    def to_json(self) -> dict[str, Any]:
+        return {**vars(self), "pids": dict(self.pids)}
+
+
+class Running:
+    """A stack of this process. ``stack`` is always of now: a part that was started again has a new pid."""
+
+    def __init__(self, engines: Engines, parts: Parts, api_url: str, kept: Mapping[str, Any]) -> None:
+        self.engines = engines
+        self._api_url, self._kept = api_url, kept
+        self.supervisor = Supervisor(parts, engines.pids, self.write)
+
+    @property
+    def stack(self) -> Stack:
+        pids = {role: process.pid for role, process in self.supervisor.processes.items()}
+        return Stack(
+            api_url=self._api_url,
+            api_key=self._kept["api_key"],
+            admin_key=self._kept["admin_key"],
+            database_url=self.engines.database_url,
+            redis_url=self.engines.redis_url,
+            s3_endpoint_url=self.engines.s3.endpoint_url,
+            data_dir=str(self.engines.data_dir),
+            pids={"up": os.getpid(), **self.engines.pids, **pids},
+        )
+
+    def write(self) -> None:
+        """Write the state file, by which the command line finds this stack."""
+        place.write_private(self.engines.data_dir / STATE_FILE, self.stack.to_json())
+
+
+@contextmanager
+def started(options: Options) -> Iterator[Running]:
+    """Run the stack while the context lasts: ready when it begins, without a process of ours when it ends.
+
+    Raises:
+        EngineError: an engine or a part does not start; what was started is stopped.
+    """
+    with start_engines(options.data_dir, durable=options.durable, environ=options.environ) as engines:
+        environ = {**options.environ, **engines.environment()}
+        log_dir = engines.data_dir / "log"
+        part.run(Part("migrate", "migrations", log_dir, environ))
+        kept = _kept(engines)
+        with _starting() as parts:
+            with ThreadPoolExecutor() as together:
+                api = together.submit(_start_api, parts, environ, log_dir, kept.get("api_port"))
+                others = [together.submit(_start, parts, each) for each in _background_parts(options, environ, log_dir)]
+            api_url = api.result()
+            for other in others:
+                other.result()
+            kept["api_port"] = int(api_url.rsplit(":", 1)[1])
+            place.write_private(engines.data_dir / KEPT_FILE, kept)
+            running = Running(engines, parts, api_url, kept)
+        try:
+            running.write()
+            yield running
+        finally:
+            (engines.data_dir / STATE_FILE).unlink(missing_ok=True)
+            running.supervisor.close()
+
+
+@contextmanager
+def _starting() -> Iterator[Parts]:
+    """A place for parts that are stopped if the start as a whole fails."""
+    parts: Parts = {}
+    try:
+        yield parts
+    except BaseException:
+        stop_all(process for _, process in parts.values())
+        raise
+
+
+def _background_parts(options: Options, environ: Mapping[str, str], log_dir: Path) -> list[Part]:
+    control = Part("control", "api.control", log_dir, environ)
+    arguments = [word for app in options.apps for word in ("--app", app)]
+    nodes = [
+        Part(
+            f"node-{number}",
+            "worker_node",
+            log_dir,
+            {**environ, "STOKER_DATA_DIR": str(options.data_dir.absolute() / f"node-{number}")},
+            arguments=[*arguments, "--world-size", str(options.world_size)],
+        )
+        for number in range(1, options.nodes + 1)
+    ]
+    return [control, *nodes]
+
+
+def _start(parts: Parts, each: Part) -> Mapping[str, Any]:
+    process, reader = each.start()
+    parts[each.role] = (each, process)
+    return wait_ready(process, reader)
+
+
+def _start_api(parts: Parts, environ: Mapping[str, str], log_dir: Path, last_port: int | None) -> str:
+    def attempt(ports: list[int]) -> str:
+        own = {"STOKER_HOST": "127.0.0.1", "STOKER_PORT": str(ports[0])}
+        _start(parts, Part("api", "api", log_dir, {**environ, **own}))
+        return f"http://127.0.0.1:{ports[0]}"
+
+    return starting_ports(1, [last_port] if last_port else [], attempt)
+
+
+def _kept(engines: Engines) -> dict[str, Any]:
+    """The keys of this stack, made where the database does not know them, and the API's last port."""
+    file = engines.data_dir / KEPT_FILE
+    kept: dict[str, Any] = json.loads(file.read_text()) if file.exists() else {}
+    for name, scopes in (("api_key", frozenset({"run"})), ("admin_key", ADMIN_SCOPES)):
+        kept[name] = asyncio.run(_key(engines.database_url, kept.get(name), scopes))
+    place.write_private(file, kept)
+    return kept
+
+
+async def _key(database_url: str, known: str | None, scopes: frozenset[str]) -> str:
+    db = make_engine(database_url, application_name="stoker up", pool_size=1)
+    try:
+        if known:
+            with suppress(Unauthenticated):
+                await keys.verify(db, known)
+                return known
+        return (await keys.create(db, scopes=scopes, name="stoker up")).key
+    finally:
+        await db.dispose()
+
+
+def run(options: Options, on_ready: Callable[[Running], None]) -> None:
+    """Run the stack until SIGINT, SIGTERM or SIGHUP. For a process's main thread.
+
+    Raises:
+        EngineError: it does not start, or an engine ended while it ran.
+    """
+    stop = threading.Event()
+
+    def ask(_signal: int, _frame: FrameType | None) -> None:
+        if stop.is_set():
+            return
+        stop.set()
+        raise KeyboardInterrupt
+
+    former = {each: signal.signal(each, ask) for each in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    try:
+        with suppress(KeyboardInterrupt), started(options) as running:
+            on_ready(running)
+            running.supervisor.ended.wait()
+            raise EngineError(
+                f"{running.supervisor.lost_engine} ended, so the stack cannot go on",
+                hint=f"Its output is in {options.data_dir / 'log'}.",
+            )
+    finally:
+        for each, handler in former.items():
+            signal.signal(each, handler)
