@@ -37,7 +37,7 @@ class Call:
         self.busy = set(range(world_size))
         self.sent = False
         self._loop, self._throttle, self._on_outcome = loop, throttle, on_outcome
-        self._events: collections.deque[RankEvent] = collections.deque()
+        self._events: collections.deque[Message] = collections.deque()
         self._wake: asyncio.Future[None] | None = None
         self._result: Sequence[Frame] = ()
         self._steps: list[dict[str, int]] = []
@@ -51,10 +51,13 @@ class Call:
                 return None
             self._wake = self._loop.create_future()
             await self._wake
-        event = self._events.popleft()
+        message = self._events.popleft()
         if len(self._events) == _RESUME_AT:
             self._throttle(False)
-        return event
+        fields = message.fields
+        # Decoded here, so that what cannot be decoded is an error of the listener's call and of nothing else.
+        data = wire.decode(message.value)
+        return RankEvent(message.rank, data, fields["image_format"], fields["as_text"], fields["is_error"])
 
     def receive(self, message: Message) -> None:
         """Take in one message of this call."""
@@ -84,11 +87,7 @@ class Call:
     def _take_event(self, message: Message) -> None:
         if self.outcome.done():
             return
-        fields = message.fields
-        data = wire.decode(message.value)
-        self._events.append(
-            RankEvent(message.rank, data, fields["image_format"], fields["as_text"], fields["is_error"])
-        )
+        self._events.append(message)
         if len(self._events) == _PAUSE_AT:
             self._throttle(True)
         self._rouse()

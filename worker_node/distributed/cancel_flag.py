@@ -39,6 +39,7 @@ class CancelFlag:
 
     def close(self) -> None:
         """Give the memory back."""
-        self._number.release()
-        self._memory.close()
-        os.close(self.fd)
+        if not self._memory.closed:
+            self._number.release()
+            self._memory.close()
+            os.close(self.fd)

@@ -47,6 +47,7 @@ class Dispatcher:
         self._numbers = itertools.count(1)
         self._call: Call | None = None
         self._dropped = 0
+        self._stopping = False
         self._tasks: set[asyncio.Task[None]] = set()
 
     @property
@@ -57,7 +58,7 @@ class Dispatcher:
 
     async def start(self, launch: Launch, timeout_s: float) -> None:
         """Make the ranks."""
-        self.errors = []
+        self.errors, self._stopping = [], False
         await self._warmth.start(launch, timeout_s)
         self._on_idle(True)
 
@@ -71,7 +72,7 @@ class Dispatcher:
             CallTimeout: its turn did not come in time. A later timeout is the call's outcome.
         """
         value = wire.encode(dict(payload))
-        if self._warmth.state is RunnerState.STOPPED:
+        if self._stopping or self._warmth.state is RunnerState.STOPPED:
             raise NotRunning("the runner is not running")
         loop = asyncio.get_running_loop()
         deadline = None if timeout_s is None else loop.time() + timeout_s
@@ -115,6 +116,7 @@ class Dispatcher:
         loop = asyncio.get_running_loop()
         deadline = loop.time() + timeout_s
         stopped = NotRunning("the runner was stopped")
+        self._stopping = True
         self._turns.refuse(stopped)
         call = self._call
         if call is not None:
@@ -126,6 +128,7 @@ class Dispatcher:
     def terminate(self, timeout_s: float) -> None:
         """End everything at once, without awaiting."""
         stopped = NotRunning("the runner was terminated")
+        self._stopping = True
         self._turns.refuse(stopped)
         self._warmth.terminate(timeout_s)
         if self._call is not None:

@@ -34,7 +34,6 @@ def rank_environment(
         env["CUDA_VISIBLE_DEVICES"] = visible_devices(devices, base.get("CUDA_VISIBLE_DEVICES"))
     # All ranks share this host. Gloo else asks the resolver for the host's name, which containers often cannot answer.
     env.setdefault("GLOO_SOCKET_IFNAME", "lo")
-    env["PYTHONUNBUFFERED"] = "1"
     # Only for the interpreter's start: the rank takes over the parent's sys.path and puts PYTHONPATH back.
     env["PYTHONPATH"] = os.pathsep.join(filter(None, [_PACKAGE_ROOT, env.get("PYTHONPATH")]))
     env[LINK] = link

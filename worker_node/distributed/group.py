@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import operator
 import os
+import socket
 from collections.abc import Callable
 from datetime import timedelta
 
@@ -80,8 +81,18 @@ def _meet(
     rank: int, world_size: int, address: str, port: int, timeout: timedelta, exchange_port: Callable[[int | None], int]
 ) -> TCPStore:
     if rank == 0:
-        store = TCPStore(address, port, world_size, is_master=True, timeout=timeout, wait_for_workers=False)
-        exchange_port(store.port)
+        # Torch would listen on every interface, and its store asks nobody who they are.
+        listener = socket.create_server((address, port))
+        port = exchange_port(listener.getsockname()[1])
+        store = TCPStore(
+            address,
+            port,
+            world_size,
+            is_master=True,
+            timeout=timeout,
+            wait_for_workers=False,
+            master_listen_fd=listener.detach(),
+        )
     else:
         port = exchange_port(None)
         store = TCPStore(address, port, world_size, is_master=False, timeout=timeout, wait_for_workers=False)

@@ -17,14 +17,12 @@ from collections.abc import Callable
 import zmq
 
 from worker_node.distributed import messages
-from worker_node.distributed.link import identity
+from worker_node.distributed.link import QUEUED, identity
 from worker_node.distributed.messages import Message
 
 # The longest path of a unix socket is 107 bytes, of which "/commands" and the folder's own name need the rest.
 _LONGEST_PARENT = 80
 _SHORT_PARENT = "/tmp"  # noqa: S108 - only the parent of a folder that mkdtemp makes private
-# Messages that a slow reader may leave in each direction's queue, for each rank, before its rank blocks.
-_QUEUED = 200
 # After so many messages in a row the loop gets its turn.
 _BATCH = 500
 
@@ -47,7 +45,7 @@ class Hub:
         self._commands = self._context.socket(zmq.ROUTER)
         self._commands.setsockopt(zmq.ROUTER_MANDATORY, 1)
         self._reports = self._context.socket(zmq.PULL)
-        self._reports.setsockopt(zmq.RCVHWM, _QUEUED)
+        self._reports.setsockopt(zmq.RCVHWM, QUEUED)
         for socket, name in ((self._commands, "commands"), (self._reports, "reports")):
             socket.bind(f"ipc://{self.folder}/{name}")
             # The descriptor is edge-triggered: whoever is called must read until nothing is left.

@@ -21,6 +21,9 @@ from worker_node.distributed.cancel_flag import CancelFlag
 from worker_node.distributed.media import Frame
 from worker_node.distributed.messages import Kind, Message
 
+# Messages that may wait in the socket of a rank, and in the parent's for each rank, before the rank blocks.
+QUEUED = 200
+
 
 class Link:
     """The connection of one rank to its parent, and the call it works on."""
@@ -37,6 +40,7 @@ class Link:
         self._commands.setsockopt(zmq.IDENTITY, identity(token, rank))
         self._commands.connect(f"ipc://{address}/commands")
         self._out = self._context.socket(zmq.PUSH)
+        self._out.setsockopt(zmq.SNDHWM, QUEUED)
         self._out.connect(f"ipc://{address}/reports")
         self._commands.send_multipart(messages.pack(token, Message(Kind.HELLO, rank)))
 

@@ -102,10 +102,10 @@ class Pool:
     async def stop(self, timeout_s: float) -> None:
         """Let the ranks run ``teardown`` and exit; kill those that take longer."""
         self._ending = True
-        for rank in range(self._launch.world_size):
-            self._hub.send(Message(Kind.STOP, rank))
-        if ends := [process.ended for process in self.processes]:
-            await asyncio.wait(ends, timeout=timeout_s)
+        if self._ready.done():
+            for process in self.processes:
+                self._hub.send(Message(Kind.STOP, process.rank))
+            await asyncio.wait([process.ended for process in self.processes], timeout=timeout_s)
         await self.destroy()
 
     def kill(self) -> None:

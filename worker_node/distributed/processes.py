@@ -40,7 +40,7 @@ class RankProcess:
     def spawn(rank: int, *, env: Mapping[str, str], cwd: str | None, flag_fd: int) -> subprocess.Popen[bytes]:
         """Start the interpreter of a rank, from a thread that lives on: the kernel ends the rank with that thread."""
         return subprocess.Popen(
-            [sys.executable, "-P", "-m", "worker_node.distributed.rank", str(rank)],
+            [sys.executable, "-u", "-P", "-m", "worker_node.distributed.rank", str(rank)],
             env=dict(env),
             cwd=cwd,
             stdin=subprocess.DEVNULL,
@@ -86,9 +86,10 @@ class RankProcess:
         if not chunk:
             self._close(name, pipe)
             return
-        *lines, self._partial[name] = (self._partial.get(name, b"") + chunk).split(b"\n")
+        *lines, rest = (self._partial.get(name, b"") + chunk).split(b"\n")
         for line in lines:
             self._line(name, line)
+        self._partial[name] = _shown(rest)[-_CHUNK_BYTES:]
 
     def _close(self, name: str, pipe: IO[bytes]) -> None:
         if pipe.closed:
@@ -99,6 +100,11 @@ class RankProcess:
             self._line(name, rest)
 
     def _line(self, name: str, line: bytes) -> None:
-        text = line.decode(errors="replace").rstrip("\r")
+        text = _shown(line).decode(errors="replace")
         self.last_output.append(text)
         self._on_line(self.rank, name, text)
+
+
+def _shown(line: bytes) -> bytes:
+    """Return what a terminal would show: a progress bar draws over itself with carriage returns."""
+    return line.rstrip(b"\r").rpartition(b"\r")[2]
