@@ -86,6 +86,10 @@ class Running:
             pids={"up": os.getpid(), **self.engines.pids, **pids},
         )
 
+    def leave(self) -> None:
+        """Let ``run`` end."""
+        self.supervisor.ended.set()
+
     def write(self) -> None:
         """Write the state file, by which the command line finds this stack."""
         place.write_private(self.engines.data_dir / STATE_FILE, self.stack.to_json())
@@ -186,7 +190,7 @@ async def _key(database_url: str, known: str | None, scopes: frozenset[str]) -> 
 
 
 def run(options: Options, on_ready: Callable[[Running], None]) -> None:
-    """Run the stack until SIGINT, SIGTERM or SIGHUP. For a process's main thread.
+    """Run the stack until SIGINT, SIGTERM, SIGHUP or ``leave``. For a process's main thread.
 
     Raises:
         EngineError: it does not start, or an engine ended while it ran.
@@ -204,10 +208,10 @@ def run(options: Options, on_ready: Callable[[Running], None]) -> None:
         with suppress(KeyboardInterrupt), started(options) as running:
             on_ready(running)
             running.supervisor.ended.wait()
-            raise EngineError(
-                f"{running.supervisor.lost_engine} ended, so the stack cannot go on",
-                hint=f"Its output is in {options.data_dir / 'log'}.",
-            )
+            if lost := running.supervisor.lost_engine:
+                raise EngineError(
+                    f"{lost} ended, so the stack cannot go on", hint=f"Its output is in {options.data_dir / 'log'}."
+                )
     finally:
         for each, handler in former.items():
             signal.signal(each, handler)

@@ -34,7 +34,7 @@ class Supervisor:
         self.processes = {role: process for role, (_, process) in parts.items()}
         self._parts = {role: part for role, (part, _) in parts.items()}
         self.lost_engine: str | None = None
-        self.ended = threading.Event()  # set when an engine is lost: the stack cannot go on
+        self.ended = threading.Event()  # nothing is left to wait for: an engine is lost, or the stack was left
         self._engines = {os.pidfd_open(pid): role for role, pid in engines.items()}
         self._on_change = on_change
         self._pauses: dict[str, float] = {}
