@@ -6,11 +6,17 @@ It moves no job. Nodes publish; the API reads.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 from uuid import UUID
 
+from sqlalchemy import Row, func, select
+from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from stoker.errors import UnknownApp
+from stoker.ids import new_id
 from stoker.manifest import EndpointManifest, Manifest
+from stoker.tables import app_versions, apps, nodes
 
 
 @dataclass(frozen=True)
@@ -44,9 +50,29 @@ class AppRow:
     live_nodes: int
 
 
+_VERSIONS = select(app_versions.c.id, apps.c.name.label("app"), app_versions.c.hash, app_versions.c.manifest).join(apps)
+_NEWEST_FIRST = (app_versions.c.created_at.desc(), app_versions.c.id.desc())
+
+
 async def publish(db: AsyncEngine, manifest: Manifest) -> AppVersion:
     """Make ``manifest`` known: a new schema hash is the newest version, a known one takes the new texts and limits."""
-    raise NotImplementedError
+    async with db.begin() as tx:
+        await tx.execute(insert(apps).values(id=new_id(), name=manifest.app).on_conflict_do_nothing())
+        app_id = select(apps.c.id).where(apps.c.name == manifest.app).scalar_subquery()
+        version = insert(app_versions).values(
+            id=new_id(), app_id=app_id, hash=manifest.schema_hash, manifest=manifest.to_json()
+        )
+        await tx.execute(
+            version.on_conflict_do_update(
+                index_elements=["app_id", "hash"],
+                set_={"manifest": version.excluded.manifest},
+                where=app_versions.c.manifest != version.excluded.manifest,
+            )
+        )
+        stored = await tx.execute(
+            _VERSIONS.where(apps.c.name == manifest.app, app_versions.c.hash == manifest.schema_hash)
+        )
+        return _version(stored.one())
 
 
 async def newest(db: AsyncEngine, app: str) -> AppVersion:
@@ -55,7 +81,11 @@ async def newest(db: AsyncEngine, app: str) -> AppVersion:
     Raises:
         UnknownApp: nobody has published it.
     """
-    raise NotImplementedError
+    async with db.connect() as tx:
+        found = (await tx.execute(_VERSIONS.where(apps.c.name == app).order_by(*_NEWEST_FIRST).limit(1))).one_or_none()
+    if found is None:
+        raise UnknownApp(f"no node has published an app {app!r}")
+    return _version(found)
 
 
 async def version(db: AsyncEngine, version_id: UUID) -> AppVersion:
@@ -64,9 +94,44 @@ async def version(db: AsyncEngine, version_id: UUID) -> AppVersion:
     Raises:
         UnknownApp: there is none with this id.
     """
-    raise NotImplementedError
+    async with db.connect() as tx:
+        found = (await tx.execute(_VERSIONS.where(app_versions.c.id == version_id))).one_or_none()
+    if found is None:
+        raise UnknownApp(f"there is no app version {version_id}")
+    return _version(found)
 
 
 async def list_apps(db: AsyncEngine) -> list[AppRow]:
     """All apps by name."""
-    raise NotImplementedError
+    serving = (
+        select(func.count())
+        .where(
+            nodes.c.state == "ready",
+            func.stoker_is_live(nodes.c.state, nodes.c.heartbeat_at, nodes.c.lease_s),
+            app_versions.c.id == nodes.c.versions.any_(),
+        )
+        .scalar_subquery()
+    )
+    newest_ones = (
+        _VERSIONS.add_columns(serving.label("live_nodes")).distinct(apps.c.name).order_by(apps.c.name, *_NEWEST_FIRST)
+    )
+    async with db.connect() as tx:
+        found = (await tx.execute(newest_ones)).all()
+    return [_row(_version(row), row.live_nodes) for row in found]
+
+
+def _row(version: AppVersion, live_nodes: int) -> AppRow:
+    manifest = version.manifest
+    return AppRow(
+        app=version.app,
+        version=version.hash,
+        title=manifest.title,
+        description=manifest.description,
+        num_gpus=manifest.num_gpus,
+        endpoints=manifest.endpoints,
+        live_nodes=live_nodes,
+    )
+
+
+def _version(row: Row[*tuple[Any, ...]]) -> AppVersion:
+    return AppVersion(row.id, row.app, row.hash, Manifest.from_json(row.manifest))

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
+from urllib.parse import quote
 from uuid import UUID
 
+from sqlalchemy import Row, Select, func, select
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from stoker.events import Event
+from stoker.errors import InvalidRequest, NotFound
+from stoker.events import Event, EventId, EventKind
 from stoker.states import JobState
+from stoker.tables import app_versions, apps, job_attempts, job_events, job_heads, job_outputs, jobs, nodes
 
 
 @dataclass(frozen=True)
@@ -88,6 +93,9 @@ class JobFilters:
     since: datetime | None = None
 
 
+EVERY_JOB = JobFilters()
+
+
 @dataclass(frozen=True)
 class Page:
     """Newest first. ``next_cursor`` goes into the next call; None on the last page."""
@@ -110,19 +118,65 @@ class OutputRow:
     sha256: str
 
 
+_COLUMNS = (
+    select(
+        jobs,
+        apps.c.name.label("app"),
+        app_versions.c.hash.label("version"),
+        job_heads.c.last_seq,
+        job_heads.c.progress,
+        select(func.count() > 0)
+        .where(
+            nodes.c.state == "ready",
+            func.stoker_is_live(nodes.c.state, nodes.c.heartbeat_at, nodes.c.lease_s),
+            app_versions.c.id == nodes.c.versions.any_(),
+        )
+        .scalar_subquery()
+        .label("served"),
+    )
+    .join(app_versions, app_versions.c.id == jobs.c.version_id)
+    .join(apps, apps.c.id == app_versions.c.app_id)
+    .join(job_heads, job_heads.c.job_id == jobs.c.id)
+)
+# Those columns of a row that a view shows as they are.
+_AS_THEY_ARE = (
+    *(
+        "id",
+        "tenant_id",
+        "app",
+        "endpoint",
+        "kind",
+        "version",
+        "priority",
+        "attempt",
+        "max_attempts",
+        "input",
+        "result",
+    ),
+    *("error", "progress", "webhook_url", "created_at", "available_at", "started_at", "finished_at"),
+    *("cancel_requested_at", "retried_from", "parent_id", "last_seq", "served"),
+)
+
+
 async def get(db: AsyncEngine, job_id: UUID, tenant_id: UUID | None) -> JobView:
     """One job; of any tenant if ``tenant_id`` is None.
 
     Raises:
         NotFound: there is none with this id, or it is another tenant's.
     """
-    raise NotImplementedError
+    chosen = _COLUMNS.where(jobs.c.id == job_id)
+    if tenant_id is not None:
+        chosen = chosen.where(jobs.c.tenant_id == tenant_id)
+    views = await _views(db, chosen)
+    if not views:
+        raise NotFound(f"there is no job {job_id}")
+    return views[0]
 
 
 async def list_jobs(
     db: AsyncEngine,
     tenant_id: UUID | None,
-    filters: JobFilters = JobFilters(),
+    filters: JobFilters = EVERY_JOB,
     cursor: str | None = None,
     limit: int = 50,
 ) -> Page:
@@ -131,12 +185,40 @@ async def list_jobs(
     Raises:
         InvalidRequest: ``cursor`` was not given by an earlier page.
     """
-    raise NotImplementedError
+    chosen = _COLUMNS.order_by(jobs.c.id.desc()).limit(limit + 1)
+    if tenant_id is not None:
+        chosen = chosen.where(jobs.c.tenant_id == tenant_id)
+    if filters.app is not None:
+        chosen = chosen.where(apps.c.name == filters.app)
+    if filters.state is not None:
+        chosen = chosen.where(jobs.c.state == filters.state)
+    if filters.tag is not None:
+        chosen = chosen.where(jobs.c.tags.contains([filters.tag]))
+    if filters.since is not None:
+        chosen = chosen.where(jobs.c.created_at >= filters.since)
+    if cursor is not None:
+        try:
+            chosen = chosen.where(jobs.c.id < UUID(cursor))
+        except ValueError as error:
+            raise InvalidRequest(
+                f"{cursor[:80]!r} is not a cursor", hint="Send back next_cursor as it came."
+            ) from error
+    views = await _views(db, chosen)
+    more = len(views) > limit
+    return Page(tuple(views[:limit]), str(views[limit - 1].id) if more else None)
 
 
 async def events_after(db: AsyncEngine, job_id: UUID, seq: int, limit: int = 500) -> list[Event]:
     """Event rows past ``seq``, in order."""
-    raise NotImplementedError
+    chosen = (
+        select(job_events)
+        .where(job_events.c.job_id == job_id, job_events.c.seq > seq)
+        .order_by(job_events.c.seq)
+        .limit(limit)
+    )
+    async with db.connect() as tx:
+        found = (await tx.execute(chosen)).all()
+    return [Event(EventId(row.seq, row.attempt or 0), EventKind(row.kind), row.data, row.created_at) for row in found]
 
 
 async def output_by_token(db: AsyncEngine, token: str) -> OutputRow:
@@ -145,4 +227,75 @@ async def output_by_token(db: AsyncEngine, token: str) -> OutputRow:
     Raises:
         NotFound: no output has this token.
     """
-    raise NotImplementedError
+    chosen = select(job_outputs, jobs.c.tenant_id).join(jobs).where(job_outputs.c.token == token.replace("\0", ""))
+    async with db.connect() as tx:
+        row = (await tx.execute(chosen)).one_or_none()
+    if row is None:
+        raise NotFound("there is no output with this link", hint="It may have been deleted with its job.")
+    return OutputRow(
+        id=row.id,
+        job_id=row.job_id,
+        tenant_id=row.tenant_id,
+        name=row.name,
+        key=row.key,
+        content_type=row.content_type,
+        size_bytes=row.size_bytes,
+        sha256=row.sha256,
+    )
+
+
+async def _views(db: AsyncEngine, chosen: Select[*tuple[Any, ...]]) -> list[JobView]:
+    async with db.connect() as tx:
+        found = (await tx.execute(chosen)).all()
+        ids = [row.id for row in found]
+        tries = await tx.execute(
+            select(job_attempts).where(job_attempts.c.job_id.in_(ids)).order_by(job_attempts.c.attempt)
+        )
+        stored = await tx.execute(select(job_outputs).where(job_outputs.c.job_id.in_(ids)).order_by(job_outputs.c.id))
+    attempts: dict[UUID, list[AttemptView]] = defaultdict(list)
+    for row in tries:
+        attempts[row.job_id].append(_attempt(row))
+    outputs: dict[UUID, list[OutputView]] = defaultdict(list)
+    for row in stored:
+        outputs[row.job_id].append(_output(row))
+    return [_view(row, tuple(attempts[row.id]), tuple(outputs[row.id])) for row in found]
+
+
+def _view(row: Row[*tuple[Any, ...]], attempts: tuple[AttemptView, ...], outputs: tuple[OutputView, ...]) -> JobView:
+    return JobView(
+        **{name: getattr(row, name) for name in _AS_THEY_ARE},
+        state=JobState(row.state),
+        attempts=attempts,
+        outputs=outputs,
+        tags=tuple(row.tags),
+        queue_position=None,
+        gpu_seconds=sum(attempt.gpu_seconds for attempt in attempts),
+    )
+
+
+def _attempt(row: Row[*tuple[Any, ...]]) -> AttemptView:
+    return AttemptView(
+        attempt=row.attempt,
+        node_id=row.node_id,
+        outcome=row.outcome,
+        error=row.error,
+        claimed_at=row.claimed_at,
+        ended_at=row.ended_at,
+        gpu_seconds=row.gpu_seconds,
+        warm=row.warm,
+        phases=row.phases,
+    )
+
+
+def _output(row: Row[*tuple[Any, ...]]) -> OutputView:
+    return OutputView(
+        id=row.id,
+        attempt=row.attempt,
+        name=row.name,
+        pointer=row.pointer,
+        content_type=row.content_type,
+        size_bytes=row.size_bytes,
+        sha256=row.sha256,
+        link=f"/outputs/{row.token}/{quote(row.name)}",
+        metadata=row.metadata,
+    )

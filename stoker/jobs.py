@@ -7,13 +7,25 @@ control loop and the nodes call it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import hashlib
+import json
+import logging
+import random
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
+import psycopg
+from psycopg.rows import DictRow
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from stoker import apps, exits, lanes, sql
+from stoker.database import Connection, transaction
+from stoker.errors import Conflict, IdempotencyConflict, LeaseLost, NotFound, StartTimeout
 from stoker.events import EventKind
+from stoker.exits import Exit
+from stoker.ids import new_id
 from stoker.job_values import (
     CancelResult,
     Claim,
@@ -33,6 +45,9 @@ from stoker.job_values import (
     Succeeded,
     Usage,
 )
+from stoker.retries import Tried
+from stoker.states import FINAL, TRANSITIONS, JobState, Trigger
+from stoker.stored_json import as_given, as_possible
 
 __all__ = [
     "CancelResult",
@@ -67,18 +82,61 @@ __all__ = [
 ]
 
 
+log = logging.getLogger(__name__)
+
+
 async def submit(db: AsyncEngine, new: NewJob) -> Submitted:
     """Store a job with its first event, and wake its lane.
 
     Raises:
         IdempotencyConflict: the tenant used the key before, for another request.
+        InvalidRequest: the input holds what Postgres cannot.
     """
-    raise NotImplementedError
+    endpoint = new.version.endpoint(new.endpoint)
+    lane = {"version_id": new.version.id, "uses_gpus": endpoint.uses_gpus, "tenant_id": new.tenant_id}
+    request_hash = _request_hash(new) if new.idempotency_key is not None else None
+    row = {
+        "job_id": new_id(),
+        **lane,
+        "endpoint": new.endpoint,
+        "kind": endpoint.kind,
+        "priority": new.priority,
+        "input": as_given(new.input),
+        "max_attempts": new.max_attempts or endpoint.max_attempts,
+        "run_timeout_s": new.run_timeout_s or endpoint.run_timeout_s,
+        "stall_timeout_s": endpoint.stall_timeout_s,
+        "start_timeout_s": new.start_timeout_s or endpoint.start_timeout_s,
+        "run_at": new.run_at,
+        "webhook_url": new.webhook_url,
+        "tags": list(new.tags),
+        "idempotency_key": new.idempotency_key,
+        "request_hash": request_hash,
+        "key_id": new.key_id,
+        "parent_id": new.parent_id,
+        "retried_from": new.retried_from,
+    }
+    replay = None
+    async with transaction(db) as tx:
+        await sql.run(tx, "make_lane", lane)
+        stored = await sql.run(tx, "submit", row)
+        # A statement of its own: it must see the lane as it is now that our job holds it.
+        await lanes.wake(tx, [lane | {"priority": new.priority}])
+        if new.idempotency_key is not None:
+            replay = await sql.run(tx, "find_replay", row)
+    if (job := await stored.fetchone()) is not None:
+        return Submitted(job["id"], JobState(job["state"]), created=True, queue=new.version.app)
+    assert replay is not None  # noqa: S101 (only a known key stores nothing)
+    first = await replay.fetchone()
+    if first is None or bytes(first["request_hash"]) != request_hash:
+        raise IdempotencyConflict(f"the key {new.idempotency_key!r} was used for another request")
+    return Submitted(first["id"], JobState(first["state"]), created=False, queue=new.version.app)
 
 
 async def claim(db: AsyncEngine, request: ClaimRequest) -> Claim | None:
     """Take the best waiting job of the app's queues; None if there is none to take now."""
-    raise NotImplementedError
+    async with transaction(db) as tx:
+        await sql.run(tx, "lock_app_of_version", {"version_id": request.queues[0].version_id})
+        return await _claim(tx, request)
 
 
 async def renew(
@@ -91,7 +149,20 @@ async def renew(
     progress: Mapping[UUID, dict[str, Any]],
 ) -> Renewal:
     """One heartbeat of a node for all its leases, with its jobs' progress. With no leases it says the node lives."""
-    raise NotImplementedError
+    values = {
+        "node_id": node_id,
+        "boot_id": boot_id,
+        "lease_s": lease_s,
+        **_listed(leases),
+        "progress_ids": list(progress),
+        "progress": [as_possible(data) for data in progress.values()],
+    }
+    async with transaction(db) as tx:
+        kept = {Lease(row["job_id"], row["attempt"]): row for row in await sql.rows(tx, "renew", values)}
+    return Renewal(
+        lost=frozenset(lease for lease in leases if lease not in kept),
+        cancelled=frozenset(lease for lease, row in kept.items() if row["cancel_asked"]),
+    )
 
 
 async def append_events(db: AsyncEngine, lease: Lease, events: Sequence[tuple[EventKind, dict[str, Any]]]) -> int:
@@ -100,14 +171,42 @@ async def append_events(db: AsyncEngine, lease: Lease, events: Sequence[tuple[Ev
     Raises:
         LeaseLost: the attempt does not hold the job any more.
     """
-    raise NotImplementedError
+    values = {
+        "job_id": lease.job_id,
+        "attempt": lease.attempt,
+        "count": len(events),
+        "kinds": [str(kind) for kind, _ in events],
+        "data": [as_possible(data) for _, data in events],
+    }
+    async with transaction(db) as tx:
+        head = await sql.row(tx, "append_events", values)
+    if head is None:
+        raise LeaseLost(f"attempt {lease.attempt} of job {lease.job_id} does not hold it any more")
+    last_seq: int = head["last_seq"]
+    return last_seq
 
 
 async def finish(
     db: AsyncEngine, lease: Lease, outcome: Outcome, usage: Usage, *, then: ClaimRequest | None = None
 ) -> Finished:
     """End an attempt, and claim the next job of the same app in the same transaction if ``then`` asks so."""
-    raise NotImplementedError
+    async with transaction(db) as tx:
+        await sql.run(tx, "lock_app_of_job", {"job_id": lease.job_id})
+        if isinstance(outcome, Succeeded):
+            leaving = exits.succeeded(lease, outcome, usage)
+        elif isinstance(outcome, Stopped):
+            leaving = exits.stopped(lease, outcome, usage)
+        else:
+            held = await sql.row(tx, "hold_leases", _listed([lease]) | {"only_expired": False})
+            if held is None:
+                return Finished(applied=False)
+            chance = random.random()  # noqa: S311 (spreads load)
+            leaving = exits.failed(lease, outcome, usage, tried=_tried(held), node_id=held["node_id"], chance=chance)
+        left = await _leave_running(tx, [leaving])
+        if not left:
+            return Finished(applied=False)
+        following = await _claim_or_leave_it(tx, then) if then is not None else None
+    return Finished(applied=True, state=left[0].state, seq=left[0].seq, next=following)
 
 
 async def request_cancel(db: AsyncEngine, job_id: UUID, tenant_id: UUID | None) -> CancelResult:
@@ -117,32 +216,63 @@ async def request_cancel(db: AsyncEngine, job_id: UUID, tenant_id: UUID | None) 
         NotFound: there is no such job, or it is another tenant's.
         Conflict: it is final.
     """
-    raise NotImplementedError
+    async with transaction(db) as tx:
+        await sql.run(tx, "lock_app_of_job", {"job_id": job_id})
+        job = await sql.row(tx, "find_job", {"job_id": job_id, "tenant_id": tenant_id})
+        if job is None:
+            raise NotFound(f"there is no job {job_id}")
+        state = JobState(job["state"])
+        if state in FINAL:
+            raise Conflict(f"job {job_id} is {state} already")
+        if state is JobState.RUNNING:
+            await sql.run(tx, "ask_cancel", {"job_id": job_id})
+            return CancelResult(state, job["node_id"], job["seq"])
+        [left] = await _leave_waiting(tx, [job_id], Trigger.CANCEL, None)
+    return CancelResult(left.state, None, left.seq)
 
 
 async def release(db: AsyncEngine, leases: Sequence[Lease], reason: str) -> list[Moved]:
     """Give running jobs back unharmed (a node drains): queued again, no retry used up."""
-    raise NotImplementedError
+
+    def give_back(lease: Lease, held: DictRow) -> Exit:
+        return exits.released(lease, tried=_tried(held), reason=reason)
+
+    return await _take_back(db, "find_leases", _listed(leases), give_back)
 
 
 async def release_former_boots(db: AsyncEngine, node_id: str, boot_id: UUID) -> list[Moved]:
     """Take back what other boots of this node held: they are dead."""
-    raise NotImplementedError
+    return await _take_back(db, "find_former_boots", {"node_id": node_id, "boot_id": boot_id}, _lose)
 
 
 async def reap(db: AsyncEngine, *, limit: int = 100) -> list[Moved]:
     """Take jobs back whose lease ran out: queued, failed at the cap, or cancelled if that was asked."""
-    raise NotImplementedError
+    return await _take_back(db, "find_expired", {"limit": limit}, _lose, only_expired=True)
 
 
 async def expire_unstarted(db: AsyncEngine, *, limit: int = 500) -> list[Moved]:
     """Fail the jobs that were not started within their start timeout."""
-    raise NotImplementedError
+    moved = []
+    error = ErrorReport.of(StartTimeout("no node started the job within its start_timeout"))
+    for app_id, found in await _found_by_app(db, "find_unstarted", {"limit": limit}):
+        async with transaction(db) as tx:
+            await sql.run(tx, "lock_app", {"app_id": app_id})
+            late = await sql.rows(tx, "hold_unstarted", {"job_ids": [row["job_id"] for row in found]})
+            moved += await _leave_waiting(tx, [row["job_id"] for row in late], Trigger.EXPIRE, error)
+    return moved
 
 
 async def promote_due(db: AsyncEngine, *, limit: int = 500) -> list[str]:
     """Queue the scheduled jobs whose time has come; the apps to ring."""
-    raise NotImplementedError
+    queues = []
+    for app_id, found in await _found_by_app(db, "find_due", {"limit": limit}):
+        async with transaction(db) as tx:
+            await sql.run(tx, "lock_app", {"app_id": app_id})
+            ready = await sql.rows(tx, "promote", {"job_ids": [row["job_id"] for row in found]})
+            await lanes.wake(tx, ready)
+        if ready:
+            queues.append(str(found[0]["queue"]))
+    return queues
 
 
 async def retry(db: AsyncEngine, job_id: UUID, tenant_id: UUID | None) -> Submitted:
@@ -152,4 +282,119 @@ async def retry(db: AsyncEngine, job_id: UUID, tenant_id: UUID | None) -> Submit
         NotFound: there is no such job, or it is another tenant's.
         Conflict: it is not final yet.
     """
-    raise NotImplementedError
+    async with transaction(db) as tx:
+        old = await sql.row(tx, "find_for_retry", {"job_id": job_id, "tenant_id": tenant_id})
+    if old is None:
+        raise NotFound(f"there is no job {job_id}")
+    if (state := JobState(old.pop("state"))) not in FINAL:
+        raise Conflict(f"job {job_id} is {state}: only a final job can be retried")
+    version = await apps.version(db, old.pop("version_id"))
+    return await submit(db, NewJob(version=version, retried_from=job_id, **old | {"tags": tuple(old["tags"])}))
+
+
+# Below: statements and the plain values around them. ``tx`` is a transaction that holds the app's lock.
+
+
+async def _claim(tx: Connection, request: ClaimRequest) -> Claim | None:
+    row = await sql.row(
+        tx,
+        "claim",
+        {
+            "versions": [queue.version_id for queue in request.queues],
+            "gpus": [queue.uses_gpus for queue in request.queues],
+            "node_id": request.node_id,
+            "boot_id": request.boot_id,
+            "runner": request.runner,
+            "lease_s": request.lease_s,
+        },
+    )
+    return None if row is None else Claim(**row)
+
+
+async def _claim_or_leave_it(tx: Connection, request: ClaimRequest) -> Claim | None:
+    """A claim that, should it fail, takes nothing of the transaction with it: the result before it must stand."""
+    try:
+        async with tx.transaction():
+            return await _claim(tx, request)
+    except psycopg.Error:
+        log.exception("claim after finish failed; the node will look again", extra={"node_id": request.node_id})
+        return None
+
+
+async def _leave_running(tx: Connection, leaving: Sequence[Exit]) -> list[Moved]:
+    left = await sql.rows(tx, "leave_running", {"exits": as_possible(leaving)})
+    await lanes.wake(tx, [row for row in left if row["state"] == JobState.QUEUED])
+    return [Moved(row["job_id"], JobState(row["state"]), row["seq"], row["queue"]) for row in left]
+
+
+async def _leave_waiting(
+    tx: Connection, job_ids: Sequence[UUID], trigger: Trigger, error: ErrorReport | None
+) -> list[Moved]:
+    values = {
+        "job_ids": list(job_ids),
+        "delivery_ids": [new_id() for _ in job_ids],
+        "state": TRANSITIONS[JobState.QUEUED, trigger],
+        "reason": "cancelled" if error is None else error.code,
+        "error": None if error is None else as_possible(error.to_json()),
+    }
+    left = await sql.rows(tx, "leave_waiting", values)
+    return [Moved(row["job_id"], JobState(row["state"]), row["seq"], row["queue"]) for row in left]
+
+
+async def _take_back(
+    db: AsyncEngine,
+    find: str,
+    values: Mapping[str, Any],
+    leaving: Callable[[Lease, DictRow], Exit],
+    *,
+    only_expired: bool = False,
+) -> list[Moved]:
+    """Find leases without a lock, then end those that still stand, app by app."""
+    moved = []
+    for app_id, found in await _found_by_app(db, find, values):
+        async with transaction(db) as tx:
+            await sql.run(tx, "lock_app", {"app_id": app_id})
+            leases = [Lease(row["job_id"], row["attempt"]) for row in found]
+            held = await sql.rows(tx, "hold_leases", _listed(leases) | {"only_expired": only_expired})
+            if held:
+                exits_ = [leaving(Lease(row["job_id"], row["attempt"]), row) for row in held]
+                moved += await _leave_running(tx, exits_)
+    return moved
+
+
+def _lose(lease: Lease, held: DictRow) -> Exit:
+    return exits.lost(lease, tried=_tried(held), node_id=held["node_id"])
+
+
+def _tried(held: DictRow) -> Tried:
+    return Tried(held["failures"], held["crashes"], held["max_attempts"], held["cancel_asked"])
+
+
+async def _found_by_app(db: AsyncEngine, find: str, values: Mapping[str, Any]) -> list[tuple[UUID, list[DictRow]]]:
+    async with transaction(db) as tx:
+        rows = await sql.rows(tx, find, values)
+    by_app = defaultdict(list)
+    for row in rows:
+        by_app[row["app_id"]].append(row)
+    return sorted(by_app.items())
+
+
+def _listed(leases: Sequence[Lease]) -> dict[str, Any]:
+    return {"job_ids": [lease.job_id for lease in leases], "attempts": [lease.attempt for lease in leases]}
+
+
+def _request_hash(new: NewJob) -> bytes:
+    """Over what the caller asked for: a version deployed between two sends of a request makes no other one of it."""
+    asked = {
+        "app": new.version.app,
+        "endpoint": new.endpoint,
+        "input": new.input,
+        "priority": new.priority,
+        "webhook_url": new.webhook_url,
+        "run_at": new.run_at and new.run_at.isoformat(),
+        "timeouts": [new.start_timeout_s, new.run_timeout_s],
+        "max_attempts": new.max_attempts,
+        "tags": list(new.tags),
+        "parent_id": new.parent_id and str(new.parent_id),
+    }
+    return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).digest()

@@ -6,13 +6,24 @@ them.
 
 from __future__ import annotations
 
+import hashlib
+import hmac
+import secrets
+import string
 from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
+from sqlalchemy import func, select, update
+from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from stoker.errors import InvalidRequest, NotFound, Unauthenticated
+from stoker.ids import new_id
+from stoker.tables import api_keys, tenants
+
 SCOPES = frozenset({"run", "read", "admin"})
+ID_CHARACTERS = string.ascii_letters + string.digits
 
 
 @dataclass(frozen=True)
@@ -64,7 +75,26 @@ async def create(
     Raises:
         InvalidRequest: an unknown scope, or none.
     """
-    raise NotImplementedError
+    if not scopes or not scopes <= SCOPES:
+        wrong = ", ".join(sorted(scopes - SCOPES)) or "none"
+        raise InvalidRequest(f"unknown scopes: {wrong}", hint=f"Scopes are {', '.join(sorted(SCOPES))}.")
+    key_id = "sk_" + "".join(secrets.choice(ID_CHARACTERS) for _ in range(12))
+    secret = secrets.token_urlsafe(32)
+    async with db.begin() as tx:
+        await tx.execute(insert(tenants).values(id=new_id(), name=tenant).on_conflict_do_nothing())
+        tenant_id: UUID = (await tx.execute(select(tenants.c.id).where(tenants.c.name == tenant))).scalar_one()
+        await tx.execute(
+            insert(api_keys).values(
+                id=key_id,
+                tenant_id=tenant_id,
+                secret_sha256=_digest(secret),
+                scopes=sorted(scopes),
+                name=name,
+                best_priority=best_priority,
+                expires_at=expires_at,
+            )
+        )
+    return NewKey(key_id, f"{key_id}:{secret}", tenant_id)
 
 
 async def verify(db: AsyncEngine, presented: str) -> Caller:
@@ -73,12 +103,46 @@ async def verify(db: AsyncEngine, presented: str) -> Caller:
     Raises:
         Unauthenticated: it is no key, or not one that is valid now.
     """
-    raise NotImplementedError
+    key_id, _, secret = presented.partition(":")
+    valid = api_keys.c.revoked_at.is_(None) & (
+        api_keys.c.expires_at.is_(None) | (api_keys.c.expires_at > func.stoker_now())
+    )
+    async with db.connect() as tx:
+        found = (
+            await tx.execute(
+                select(api_keys, tenants.c.name.label("tenant_name"), valid.label("is_valid"))
+                .join(tenants)
+                .where(api_keys.c.id == key_id.replace("\0", ""))
+            )
+        ).one_or_none()
+    # Compared even where there is nothing to compare with, so that the time taken tells nothing about ids.
+    matches = hmac.compare_digest(_digest(secret), b"" if found is None else bytes(found.secret_sha256))
+    if found is None or not matches or not found.is_valid:
+        raise Unauthenticated("the key is not valid")
+    return Caller(found.id, found.tenant_id, found.tenant_name, frozenset(found.scopes), found.best_priority)
 
 
 async def list_keys(db: AsyncEngine, tenant_id: UUID | None = None) -> list[KeyRow]:
     """The keys of a tenant, or of all."""
-    raise NotImplementedError
+    chosen = select(api_keys, tenants.c.name.label("tenant_name")).join(tenants).order_by(api_keys.c.created_at)
+    if tenant_id is not None:
+        chosen = chosen.where(api_keys.c.tenant_id == tenant_id)
+    async with db.connect() as tx:
+        found = (await tx.execute(chosen)).all()
+    return [
+        KeyRow(
+            id=row.id,
+            tenant_id=row.tenant_id,
+            tenant_name=row.tenant_name,
+            name=row.name,
+            scopes=frozenset(row.scopes),
+            best_priority=row.best_priority,
+            created_at=row.created_at,
+            expires_at=row.expires_at,
+            revoked_at=row.revoked_at,
+        )
+        for row in found
+    ]
 
 
 async def revoke(db: AsyncEngine, key_id: str, tenant_id: UUID | None = None) -> None:
@@ -87,4 +151,15 @@ async def revoke(db: AsyncEngine, key_id: str, tenant_id: UUID | None = None) ->
     Raises:
         NotFound: there is none with this id.
     """
-    raise NotImplementedError
+    which = api_keys.c.id == key_id
+    if tenant_id is not None:
+        which &= api_keys.c.tenant_id == tenant_id
+    at = func.coalesce(api_keys.c.revoked_at, func.stoker_now())
+    async with db.begin() as tx:
+        ended = await tx.execute(update(api_keys).where(which).values(revoked_at=at).returning(api_keys.c.id))
+        if ended.one_or_none() is None:
+            raise NotFound(f"there is no key {key_id!r}")
+
+
+def _digest(secret: str) -> bytes:
+    return hashlib.sha256(secret.encode("utf-8", "surrogatepass")).digest()

@@ -6,9 +6,42 @@ lanes; the control loop tends them.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
+from typing import Any
+from uuid import UUID
+
 from sqlalchemy.ext.asyncio import AsyncEngine
+
+from stoker import sql
+from stoker.database import Connection, transaction
+
+
+async def wake(tx: Connection, ready: Iterable[Mapping[str, Any]]) -> None:
+    """Make the lanes of these jobs claimable; the same statement sets the lane's best priority.
+
+    Each of ``ready`` has version_id, uses_gpus, tenant_id and priority.
+    """
+    best: dict[tuple[UUID, bool, UUID], int] = {}
+    for job in ready:
+        key = (job["version_id"], job["uses_gpus"], job["tenant_id"])
+        best[key] = min(job["priority"], best.get(key, job["priority"]))
+    for (version_id, uses_gpus, tenant_id), priority in sorted(best.items()):
+        lane = {"version_id": version_id, "uses_gpus": uses_gpus, "tenant_id": tenant_id}
+        await sql.run(tx, "wake_lane", lane | {"priority": priority})
 
 
 async def tend(db: AsyncEngine) -> None:
     """One tick: empty lanes to sleep, priority hints right, what sleeps on a ready job woken, wrong counts repaired."""
-    raise NotImplementedError
+    async with transaction(db) as tx:
+        untidy = [row["app_id"] for row in await sql.rows(tx, "find_lanes_to_tend", {})]
+    for app_id in untidy:
+        async with transaction(db) as tx:
+            await sql.run(tx, "lock_app", {"app_id": app_id})
+            empty = await sql.rows(tx, "hold_empty_lanes", {"app_id": app_id})
+            held = {
+                "versions": [lane["version_id"] for lane in empty],
+                "gpus": [lane["uses_gpus"] for lane in empty],
+                "tenants": [lane["tenant_id"] for lane in empty],
+            }
+            await sql.run(tx, "sleep_lanes", held)
+            await sql.run(tx, "repair_lanes", {"app_id": app_id})

@@ -6,12 +6,17 @@ Nothing here moves a job except that a node's new boot gives back what its forme
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from typing import Any, Literal
 from uuid import UUID
 
+from sqlalchemy import delete, func, select, update
+from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncEngine
+
+from stoker import jobs
+from stoker.tables import app_versions, apps, job_leases, nodes, runners
 
 NodeState = Literal["ready", "draining", "stopped"]
 
@@ -65,19 +70,70 @@ class NodeRow:
 
 async def register(db: AsyncEngine, node: NodeInfo) -> list[UUID]:
     """Make a node known as ready. What its former boot held is released at once: the jobs that were."""
-    raise NotImplementedError
+    described = asdict(node)
+    row = {"id": described.pop("node_id"), **described, "state": "ready"}
+    fresh = row | {"registered_at": func.stoker_now(), "heartbeat_at": func.stoker_now()}
+    async with db.begin() as tx:
+        await tx.execute(insert(nodes).values(row).on_conflict_do_update(index_elements=["id"], set_=fresh))
+        await tx.execute(delete(runners).where(runners.c.node_id == node.node_id))
+    # After the node is known as alive: whether another one could take a job is part of what is decided there.
+    return [moved.job_id for moved in await jobs.release_former_boots(db, node.node_id, node.boot_id)]
 
 
-async def report_runners(db: AsyncEngine, node_id: str, boot_id: UUID, runners: Sequence[RunnerInfo]) -> None:
+async def report_runners(db: AsyncEngine, node_id: str, boot_id: UUID, reports: Sequence[RunnerInfo]) -> None:
     """Replace what is known of the node's runners. A former boot's report changes nothing."""
-    raise NotImplementedError
+    async with db.begin() as tx:
+        ours = (
+            select(nodes.c.id).where(nodes.c.id == node_id, nodes.c.boot_id == boot_id).with_for_update(key_share=True)
+        )
+        if (await tx.execute(ours)).one_or_none() is None:
+            return
+        await tx.execute(delete(runners).where(runners.c.node_id == node_id))
+        if reports:
+            await tx.execute(insert(runners).values([asdict(report) | {"node_id": node_id} for report in reports]))
 
 
 async def set_state(db: AsyncEngine, node_id: str, boot_id: UUID, state: NodeState) -> None:
     """Say that a node drains or has stopped. A former boot's word changes nothing."""
-    raise NotImplementedError
+    async with db.begin() as tx:
+        await tx.execute(update(nodes).where(nodes.c.id == node_id, nodes.c.boot_id == boot_id).values(state=state))
 
 
 async def list_nodes(db: AsyncEngine) -> list[NodeRow]:
     """All nodes by id, stopped ones too."""
-    raise NotImplementedError
+    served = (
+        select(func.coalesce(func.array_agg(apps.c.name.distinct()), []))
+        .select_from(app_versions.join(apps))
+        .where(app_versions.c.id == nodes.c.versions.any_())
+        .scalar_subquery()
+    )
+    held = select(func.count()).where(job_leases.c.node_id == nodes.c.id).scalar_subquery()
+    live = func.stoker_is_live(nodes.c.state, nodes.c.heartbeat_at, nodes.c.lease_s)
+    async with db.connect() as tx:
+        found = await tx.execute(
+            select(nodes, served.label("apps"), held.label("running"), live.label("is_live")).order_by(nodes.c.id)
+        )
+        reported = (await tx.execute(select(runners).order_by(runners.c.name))).all()
+    return [
+        NodeRow(
+            node_id=row.id,
+            boot_id=row.boot_id,
+            hostname=row.hostname,
+            state=row.state,
+            is_live=row.is_live,
+            slots=row.slots,
+            gpus=row.gpus,
+            apps=row.apps,
+            runners=[
+                RunnerInfo(one.name, one.app, one.state, one.world_size, one.slots, one.pids)
+                for one in reported
+                if one.node_id == row.id
+            ],
+            running=row.running,
+            pid=row.pid,
+            version=row.version,
+            registered_at=row.registered_at,
+            heartbeat_at=row.heartbeat_at,
+        )
+        for row in found
+    ]

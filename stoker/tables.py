@@ -225,6 +225,7 @@ jobs = Table(
     maybe("avoid_until"),
     needed("run_timeout_s", Double),
     maybe("stall_timeout_s", Double),
+    maybe("start_timeout_s", Double),
     maybe("start_deadline"),
     moment("created_at"),
     needed("available_at", DateTime(timezone=True)),

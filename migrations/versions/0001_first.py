@@ -226,6 +226,7 @@ CREATE TABLE jobs (
     avoid_until TIMESTAMP WITH TIME ZONE,
     run_timeout_s DOUBLE PRECISION NOT NULL,
     stall_timeout_s DOUBLE PRECISION,
+    start_timeout_s DOUBLE PRECISION,
     start_deadline TIMESTAMP WITH TIME ZONE,
     created_at TIMESTAMP WITH TIME ZONE DEFAULT stoker_now() NOT NULL,
     available_at TIMESTAMP WITH TIME ZONE NOT NULL,
@@ -564,7 +565,7 @@ CROSS JOIN LATERAL (
     SELECT count(*) AS n, count(*) FILTER (WHERE v.seq = h.last_seq AND v.data ->> 'state' = j.state) AS last
     FROM job_events v WHERE v.job_id = j.id AND v.kind = 'state' AND v.data ->> 'state' IN ('succeeded', 'failed', 'cancelled')
 ) e
-WHERE (e.n, e.last) IS DISTINCT FROM (CASE WHEN j.finished_at IS NULL THEN (0, 0) ELSE (1, 1) END)
+WHERE e.n <> (j.finished_at IS NOT NULL)::int OR e.last <> e.n
 UNION ALL
 SELECT 'a final job with a webhook has one delivery', j.id, format('%s deliveries', count(d.id))
 FROM jobs j LEFT JOIN webhook_deliveries d ON d.job_id = j.id

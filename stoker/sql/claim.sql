@@ -1,0 +1,70 @@
+-- Behind the app's lock. The best open lane (highest priority waiting, then least served), and that lane's first job. Each
+-- probe has its ORDER BY: without it a plan may walk finished rows.
+WITH lane AS MATERIALIZED (
+    SELECT best.*
+    FROM unnest(%(versions)s::uuid[], %(gpus)s::boolean[]) AS queue (version_id, uses_gpus)
+    CROSS JOIN LATERAL (
+        SELECT l.app_id, l.version_id, l.uses_gpus, l.tenant_id, l.prio, l.vtime
+        FROM queue_lanes l
+        CROSS JOIN LATERAL (
+            SELECT 1 FROM jobs j
+            WHERE j.version_id = l.version_id AND j.uses_gpus = l.uses_gpus AND j.tenant_id = l.tenant_id
+              AND j.state = 'queued' AND (j.avoid_node IS DISTINCT FROM %(node_id)s OR j.avoid_until <= stoker_now())
+            ORDER BY j.priority, j.id LIMIT 1
+        ) first
+        WHERE l.version_id = queue.version_id AND l.uses_gpus = queue.uses_gpus
+          AND l.has_ready AND NOT l.paused AND l.running < l.max_running
+        ORDER BY l.prio, l.vtime, l.tenant_id LIMIT 1
+    ) best
+    JOIN apps a ON a.id = best.app_id
+    WHERE NOT a.paused AND (a.max_running IS NULL OR a.max_running > (
+        SELECT coalesce(sum(o.running), 0) FROM queue_lanes o WHERE o.app_id = a.id))
+    ORDER BY best.prio, best.vtime, best.tenant_id LIMIT 1
+), chosen AS MATERIALIZED (
+    SELECT j.id FROM lane l
+    CROSS JOIN LATERAL (
+        SELECT id FROM jobs j
+        WHERE j.version_id = l.version_id AND j.uses_gpus = l.uses_gpus AND j.tenant_id = l.tenant_id
+          AND j.state = 'queued' AND (j.avoid_node IS DISTINCT FROM %(node_id)s OR j.avoid_until <= stoker_now())
+        ORDER BY j.priority, j.id LIMIT 1 FOR NO KEY UPDATE
+    ) j
+), following AS MATERIALIZED (
+    SELECT n.priority FROM lane l CROSS JOIN chosen c
+    CROSS JOIN LATERAL (
+        SELECT j.priority FROM jobs j
+        WHERE j.version_id = l.version_id AND j.uses_gpus = l.uses_gpus AND j.tenant_id = l.tenant_id
+          AND j.state = 'queued' AND j.id <> c.id
+        ORDER BY j.priority, j.id LIMIT 1
+    ) n
+), job AS (
+    UPDATE jobs j
+    SET state = 'running', attempt = j.attempt + 1, started_at = stoker_now(), avoid_node = NULL, avoid_until = NULL
+    FROM chosen c WHERE j.id = c.id AND j.state = 'queued'
+    RETURNING j.*
+), served AS (
+    -- If somebody woke the lane for a better priority since our snapshot, that one stands.
+    UPDATE queue_lanes q
+    SET running = q.running + 1, vtime = q.vtime + 1 / q.weight,
+        prio = CASE WHEN q.prio = l.prio THEN coalesce((SELECT priority FROM following), q.prio) ELSE q.prio END
+    FROM lane l, job j
+    WHERE q.version_id = j.version_id AND q.uses_gpus = j.uses_gpus AND q.tenant_id = j.tenant_id
+), attempt AS (
+    INSERT INTO job_attempts (job_id, attempt, node_id, boot_id, runner)
+    SELECT id, attempt, %(node_id)s, %(boot_id)s, %(runner)s FROM job
+), lease AS (
+    INSERT INTO job_leases (job_id, attempt, version_id, uses_gpus, tenant_id, node_id, boot_id, runner, expires_at)
+    SELECT id, attempt, version_id, uses_gpus, tenant_id, %(node_id)s, %(boot_id)s, %(runner)s,
+           stoker_now() + make_interval(secs => %(lease_s)s)
+    FROM job
+), head AS (
+    UPDATE job_heads h SET last_seq = h.last_seq + 1, progress = NULL, progress_at = NULL FROM job j WHERE h.job_id = j.id
+    RETURNING h.job_id, h.last_seq
+), event AS (
+    INSERT INTO job_events (job_id, seq, attempt, kind, data)
+    SELECT j.id, h.last_seq, j.attempt, 'state',
+           jsonb_build_object('state', j.state, 'attempt', j.attempt, 'reason', 'claimed', 'node', %(node_id)s::text)
+    FROM job j JOIN head h ON h.job_id = j.id
+)
+SELECT j.id AS job_id, j.attempt, j.tenant_id, a.name AS app, j.version_id, j.endpoint, j.kind, j.uses_gpus, j.input,
+       h.last_seq AS seq, j.run_timeout_s, j.stall_timeout_s, j.max_attempts, j.created_at, j.available_at
+FROM job j JOIN head h ON h.job_id = j.id JOIN lane l ON true JOIN apps a ON a.id = l.app_id

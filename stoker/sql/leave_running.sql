@@ -1,0 +1,78 @@
+-- The one way out of 'running', behind the app's lock. Everything is driven from the fenced rows: a part that was not
+-- joined to them would still run for an attempt that has lost its lease.
+WITH exit AS MATERIALIZED (
+    SELECT * FROM jsonb_to_recordset(%(exits)s) AS x (
+        job_id uuid, attempt int, state text, is_final boolean, outcome text, reason text, result jsonb, error jsonb,
+        failed int, crashed int, pause_s float8, avoid_node text, avoid_s float8, delivery_id uuid,
+        usage jsonb, outputs jsonb)
+), job AS (
+    UPDATE jobs j
+    SET state = x.state,
+        result = x.result,
+        error = CASE WHEN x.state = 'failed' THEN x.error END,
+        failures = j.failures + x.failed,
+        crashes = j.crashes + x.crashed,
+        available_at = CASE WHEN x.is_final THEN j.available_at
+                            ELSE stoker_now() + make_interval(secs => x.pause_s) END,
+        started_at = CASE WHEN x.is_final THEN j.started_at END,
+        finished_at = CASE WHEN x.is_final THEN stoker_now() END,
+        avoid_node = CASE WHEN other.lives THEN x.avoid_node END,
+        avoid_until = CASE WHEN other.lives THEN stoker_now() + make_interval(secs => x.avoid_s) END
+    FROM exit x
+    JOIN job_leases l ON l.job_id = x.job_id AND l.attempt = x.attempt
+    CROSS JOIN LATERAL (
+        SELECT x.avoid_node IS NOT NULL AND EXISTS (
+            SELECT 1 FROM nodes n
+            WHERE n.id <> x.avoid_node AND n.state = 'ready' AND stoker_is_live(n.state, n.heartbeat_at, n.lease_s)
+              AND l.version_id = ANY (n.versions)) AS lives
+    ) other
+    WHERE j.id = x.job_id AND j.attempt = x.attempt AND j.state = 'running'
+    RETURNING j.id, j.attempt, j.state, j.version_id, j.uses_gpus, j.tenant_id, j.priority, j.webhook_url,
+              x.is_final, x.outcome, x.reason, x.result, x.error, x.delivery_id, x.usage, x.outputs
+), gone AS (
+    DELETE FROM job_leases l USING job j WHERE l.job_id = j.id AND l.attempt = j.attempt
+    RETURNING l.job_id, l.version_id, l.uses_gpus, l.tenant_id, l.counts
+), freed AS (
+    UPDATE queue_lanes q SET running = q.running - g.n
+    FROM (SELECT version_id, uses_gpus, tenant_id, count(*) AS n FROM gone WHERE counts GROUP BY 1, 2, 3) g
+    WHERE q.version_id = g.version_id AND q.uses_gpus = g.uses_gpus AND q.tenant_id = g.tenant_id
+), head AS (
+    UPDATE job_heads h SET last_seq = h.last_seq + 1 FROM gone g WHERE h.job_id = g.job_id
+    RETURNING h.job_id, h.last_seq
+), event AS (
+    INSERT INTO job_events (job_id, seq, attempt, kind, data)
+    SELECT j.id, h.last_seq, j.attempt, 'state',
+           jsonb_build_object('state', j.state, 'attempt', j.attempt, 'reason', j.reason)
+           || CASE WHEN j.error IS NULL OR j.state = 'cancelled' THEN '{}' ELSE jsonb_build_object('error', j.error) END
+           || CASE WHEN j.result IS NULL THEN '{}' ELSE jsonb_build_object('result', j.result) END
+    FROM job j JOIN head h ON h.job_id = j.id
+), tried AS (
+    UPDATE job_attempts t
+    SET ended_at = stoker_now(), outcome = j.outcome, error = j.error,
+        gpus = coalesce(u.gpus, 0), gpu_seconds = coalesce(u.gpu_seconds, 0), warm = u.warm,
+        phases = coalesce(u.phases, '{}'), peak_memory_bytes = u.peak_memory_bytes
+    FROM job j CROSS JOIN LATERAL jsonb_to_record(coalesce(j.usage, '{}')) AS u (
+        gpus int, gpu_seconds float8, warm boolean, phases jsonb, peak_memory_bytes bigint)
+    WHERE t.job_id = j.id AND t.attempt = j.attempt
+    RETURNING t.job_id, t.attempt, t.node_id, t.claimed_at, t.outcome, t.gpus, t.gpu_seconds, t.warm
+), used AS (
+    INSERT INTO usage_records (job_id, attempt, tenant_id, app_id, node_id, outcome, gpus, gpu_seconds, warm, started_at)
+    SELECT t.job_id, t.attempt, j.tenant_id, v.app_id, t.node_id, t.outcome, t.gpus, t.gpu_seconds, t.warm, t.claimed_at
+    FROM tried t JOIN job j ON j.id = t.job_id JOIN app_versions v ON v.id = j.version_id
+    WHERE j.usage IS NOT NULL
+), stored AS (
+    INSERT INTO job_outputs (id, job_id, attempt, name, pointer, key, content_type, size_bytes, sha256, token, metadata)
+    SELECT o.id, j.id, j.attempt, o.name, o.pointer, o.key, o.content_type, o.size_bytes, o.sha256, o.token, o.metadata
+    FROM job j CROSS JOIN LATERAL jsonb_to_recordset(j.outputs) AS o (
+        id uuid, name text, pointer text, key text, content_type text, size_bytes bigint, sha256 text, token text,
+        metadata jsonb)
+    WHERE j.state = 'succeeded'
+), owed AS (
+    INSERT INTO webhook_deliveries (id, job_id, tenant_id, url, next_attempt_at)
+    SELECT j.delivery_id, j.id, j.tenant_id, j.webhook_url, stoker_now() FROM job j
+    WHERE j.is_final AND j.webhook_url IS NOT NULL
+)
+SELECT j.id AS job_id, j.state, h.last_seq AS seq, a.name AS queue, j.version_id, j.uses_gpus, j.tenant_id, j.priority
+FROM job j JOIN head h ON h.job_id = j.id
+JOIN app_versions v ON v.id = j.version_id JOIN apps a ON a.id = v.app_id
+ORDER BY j.id
