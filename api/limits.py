@@ -1,14 +1,23 @@
-"""Limits of what a request may carry, kept by counting bytes: a Content-Length can lie or be absent."""
+"""Limits of what a request may carry, kept by counting bytes: a Content-Length can lie or be absent.
+
+What is too much is read and thrown away for a while before the answer goes out: a client that is still sending when
+its connection closes would see a broken pipe in place of the problem.
+"""
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Collection
+from contextlib import suppress
 
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.problems import problem
 from stoker.errors import PayloadTooLarge
+
+DISCARD_BYTES = 100_000_000
+DISCARD_S = 10.0
 
 
 class BodyLimit:
@@ -23,7 +32,7 @@ class BodyLimit:
             return
         said = dict(scope["headers"]).get(b"content-length", b"0")
         if said.isdigit() and int(said) > self._max_bytes:
-            # The rest of the body is not read, so the connection cannot be used again.
+            await discard(receive)
             answer = problem(self._too_large(), scope["state"]["request_id"], {"connection": "close"})
             await answer(scope, receive, send)
             return
@@ -35,6 +44,7 @@ class BodyLimit:
             if message["type"] == "http.request":
                 counted += len(message.get("body", b""))
                 if counted > self._max_bytes:
+                    await discard(receive)
                     # The one kind of exception that the framework's body parser lets through.
                     raise HTTPException(413, str(self._too_large()), {"connection": "close"})
             return message
@@ -43,3 +53,15 @@ class BodyLimit:
 
     def _too_large(self) -> PayloadTooLarge:
         return PayloadTooLarge(f"the body has more than {self._max_bytes} bytes")
+
+
+async def discard(receive: Receive) -> None:
+    """Read the rest of a body for nothing, within bounds."""
+    counted = 0
+    with suppress(TimeoutError):
+        async with asyncio.timeout(DISCARD_S):
+            while counted < DISCARD_BYTES:
+                message = await receive()
+                counted += len(message.get("body", b""))
+                if not message.get("more_body", False):
+                    return

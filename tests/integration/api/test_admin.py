@@ -1,0 +1,119 @@
+"""Keys, nodes, queues, apps, health and metrics."""
+
+from __future__ import annotations
+
+import re
+
+import httpx2
+import pytest
+
+from stoker import nodes
+from stoker.local.engines import Engines
+from tests.support.acting_node import ActingNode
+from tests.support.api_server import RunningApi, api_settings, running_api
+
+pytestmark = pytest.mark.anyio
+
+
+async def test_a_key_works_until_it_is_revoked(admin: httpx2.AsyncClient, api: RunningApi) -> None:
+    made = (await admin.post("/v1/keys", json={"scopes": ["read"], "name": "ci"})).json()
+    async with httpx2.AsyncClient(base_url=api.url, headers={"authorization": f"Key {made['key']}"}) as client:
+        before = await client.get("/v1/jobs")
+        revoked = await admin.delete(f"/v1/keys/{made['id']}")
+        after = await client.get("/v1/jobs")
+    listed = {key["id"]: key for key in (await admin.get("/v1/keys")).json()["keys"]}
+
+    assert [before.status_code, revoked.status_code, after.status_code] == [200, 204, 401]
+    assert listed[made["id"]]["name"] == "ci"
+    assert listed[made["id"]]["revoked_at"] is not None
+    assert made["key"].partition(":")[2] not in str(listed)
+
+
+async def test_a_key_past_its_time_is_refused(admin: httpx2.AsyncClient, api: RunningApi) -> None:
+    made = (await admin.post("/v1/keys", json={"scopes": ["read"], "expires_at": "2020-01-01T00:00:00Z"})).json()
+
+    answer = await admin.get("/v1/jobs", headers={"authorization": f"Key {made['key']}"})
+
+    assert (answer.status_code, answer.json()["code"]) == (401, "unauthenticated")
+
+
+async def test_an_unknown_scope_makes_no_key(admin: httpx2.AsyncClient) -> None:
+    answer = await admin.post("/v1/keys", json={"scopes": ["everything"]})
+
+    assert (answer.status_code, answer.json()["code"]) == (400, "invalid_request")
+
+
+async def test_nodes_and_queues_are_shown_to_admins(admin: httpx2.AsyncClient, node: ActingNode, app: str) -> None:
+    await admin.post("/v1/jobs", json={"app": app, "input": {"prompt": "x"}})
+
+    known = {row["node_id"]: row for row in (await admin.get("/v1/nodes")).json()["nodes"]}
+    queues = [row for row in (await admin.get("/v1/queues")).json()["queues"] if row["app"] == app]
+
+    assert (known[node.node_id]["state"], known[node.node_id]["apps"]) == ("ready", [app])
+    assert [row["queued"] for row in queues] == [1]
+
+
+async def test_apps_are_shown_with_their_schemas(http: httpx2.AsyncClient, node: ActingNode, app: str) -> None:
+    listed = {row["app"]: row for row in (await http.get("/v1/apps")).json()["apps"]}
+    shown = (await http.get(f"/v1/apps/{app}")).json()
+
+    assert listed[app] == shown
+    assert (shown["live_nodes"], shown["num_gpus"]) == (1, 1)
+    assert {endpoint["path"]: endpoint["kind"] for endpoint in shown["endpoints"]} == {
+        "/": "inference",
+        "/train": "training",
+    }
+    assert shown["endpoints"][0]["input_schema"]["required"] == ["prompt"]
+
+
+async def test_the_openapi_of_an_app_leads_nowhere_but_into_itself(
+    http: httpx2.AsyncClient, node: ActingNode, app: str
+) -> None:
+    document = (await http.get(f"/v1/apps/{app}/openapi.json")).json()
+
+    schemas = document["components"]["schemas"]
+    references = re.findall(r'"\$ref": ?"([^"]+)"', (await http.get(f"/v1/apps/{app}/openapi.json")).text)
+    assert references
+    assert all(reference.removeprefix("#/components/schemas/") in schemas for reference in references)
+    assert schemas["MainInput"]["properties"]["mask"] == {"$ref": "#/components/schemas/MainInput.Box"}
+
+
+async def test_a_known_app_without_a_live_node_still_takes_jobs(
+    http: httpx2.AsyncClient, node: ActingNode, app: str
+) -> None:
+    await nodes.set_state(node.db, node.node_id, node.boot_id, "stopped")
+
+    job = (await http.post("/v1/jobs", json={"app": app, "input": {"prompt": "x"}})).json()
+
+    assert (job["state"], job["served"]) == ("queued", False)
+
+
+async def test_metrics_count_requests_and_open_jobs(http: httpx2.AsyncClient, node: ActingNode, app: str) -> None:
+    job = (await http.post("/v1/jobs", json={"app": app, "input": {"prompt": "x"}})).json()
+    await http.get(f"/v1/jobs/{job['id']}")
+
+    lines = (await http.get("/metrics")).text.splitlines()
+
+    assert f'stoker_jobs{{app="{app}",state="queued"}} 1.0' in lines
+    counted = [line for line in lines if 'route="/v1/jobs/{job_id}"' in line and 'status="200"' in line]
+    assert counted
+    assert not [line for line in lines if job["id"] in line]
+
+
+async def test_browsers_of_named_origins_may_call(
+    engines: Engines, database_url: str, http: httpx2.AsyncClient
+) -> None:
+    ask = {
+        "origin": "https://studio.example",
+        "access-control-request-method": "GET",
+        "access-control-request-headers": "authorization,last-event-id",
+    }
+    settings = api_settings(engines, database_url, cors_origins="https://studio.example")
+    async with running_api(settings) as open_api, httpx2.AsyncClient(base_url=open_api.url) as browser:
+        allowed = await browser.options("/v1/jobs", headers=ask)
+        other = await browser.options("/v1/jobs", headers={**ask, "origin": "https://evil.example"})
+    closed = await http.options("/v1/jobs", headers=ask)
+
+    assert allowed.headers["access-control-allow-origin"] == "https://studio.example"
+    assert "access-control-allow-origin" not in other.headers
+    assert "access-control-allow-origin" not in closed.headers

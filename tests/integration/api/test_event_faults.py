@@ -1,0 +1,235 @@
+"""Event streams while something is wrong: Redis gone or emptied, a slow client, replicas, a server that stops."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+from pathlib import Path
+
+import httpx2
+import pytest
+from redis.asyncio import Redis
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from stoker.bus import Bus
+from stoker.events import EventId
+from stoker.local.engines import Engines
+from tests.support.acting_node import ActingNode
+from tests.support.api_server import api_settings, running_api
+from tests.support.sse import events, named, rest
+
+pytestmark = pytest.mark.anyio
+
+NOWHERE = "redis://127.0.0.1:1/0"
+"""Nothing listens on port 1."""
+
+
+async def submit(http: httpx2.AsyncClient, app: str) -> str:
+    answer = await http.post("/v1/jobs", json={"app": app, "input": {"prompt": "a cat"}})
+    assert answer.status_code == 202, answer.text
+    job_id: str = answer.json()["id"]
+    return job_id
+
+
+async def test_a_client_may_go_on_at_another_replica(
+    engines: Engines, database_url: str, http: httpx2.AsyncClient, node: ActingNode, app: str
+) -> None:
+    job_id = await submit(http, app)
+    path = f"/v1/jobs/{job_id}/events"
+    async with (
+        running_api(api_settings(engines, database_url)) as other,
+        httpx2.AsyncClient(base_url=other.url, headers=http.headers) as elsewhere,
+    ):
+        async with events(http, path) as here_raw, events(elsewhere, path) as there_raw:
+            here, there = named(here_raw), named(there_raw)
+            both = [await anext(here), await anext(there)]
+            claim = await node.claim()
+            both += [await anext(here), await anext(there)]
+            step = await node.progress(claim, claim.seq, 1)
+            both += [await anext(here), await anext(there)]
+        await node.log(claim, "unheard")
+        await node.succeed(claim, {"answer": 42})
+        async with events(elsewhere, path, headers={"last-event-id": str(step)}) as raw:
+            seen = await rest(raw)
+
+    assert [frame.event for frame in both] == ["state"] * 4 + ["progress"] * 2
+    assert [frame.event for frame in seen] == ["log", "state"]
+    assert seen[-1].data["result"] == {"answer": 42}
+
+
+async def test_losing_all_of_redis_loses_no_row(
+    http: httpx2.AsyncClient, node: ActingNode, app: str, engines: Engines
+) -> None:
+    job_id = await submit(http, app)
+    claim = await node.claim()
+
+    async with events(http, f"/v1/jobs/{job_id}/events") as raw:
+        stream = named(raw)
+        seen = [await anext(stream), await anext(stream)]
+        await node.progress(claim, claim.seq, 1)
+        seen.append(await anext(stream))
+        async with Redis.from_url(engines.redis_url) as redis:
+            await redis.flushall()
+            await redis.client_kill_filter(_type="pubsub")
+        await node.log(claim, "after the flush")
+        await node.succeed(claim, {"answer": 42})
+        seen += await rest(stream)
+
+    rows = [EventId.parse(frame.id or "").seq for frame in seen if frame.event != "progress"]
+    assert rows == [1, 2, 3, 4]
+
+
+async def test_without_redis_jobs_are_accepted_and_streams_read_postgres(
+    engines: Engines, database_url: str, http: httpx2.AsyncClient, node: ActingNode, app: str
+) -> None:
+    settings = api_settings(engines, database_url, redis_url=NOWHERE)
+    async with (
+        running_api(settings) as lonely,
+        httpx2.AsyncClient(base_url=lonely.url, headers=http.headers, timeout=20) as client,
+    ):
+        job_id = await submit(client, app)
+        ready = await client.get("/readyz")
+        async with events(client, f"/v1/jobs/{job_id}/events") as raw:
+            stream = named(raw)
+            seen = [await anext(stream)]
+            claim = await node.claim()
+            seen.append(await anext(stream))
+            await node.succeed(claim, {"answer": 42})
+            seen += await rest(stream)
+
+    assert [frame.data["state"] for frame in seen] == ["queued", "running", "succeeded"]
+    assert ready.status_code == 200
+    assert ready.json()["parts"] == {"postgres": "ok", "redis": "unreachable", "storage": "ok"}
+
+
+async def test_a_row_whose_wake_up_was_lost_is_found_by_looking(
+    http: httpx2.AsyncClient, node: ActingNode, app: str
+) -> None:
+    job_id = await submit(http, app)
+    node.bus = Bus(NOWHERE)
+
+    async with events(http, f"/v1/jobs/{job_id}/events") as raw:
+        stream = named(raw)
+        await anext(stream)
+        await node.succeed(await node.claim(), {})
+        seen = await rest(stream)
+
+    assert [frame.data["state"] for frame in seen] == ["running", "succeeded"]
+    await node.bus.close()
+
+
+async def test_a_stream_outlives_lost_database_connections(
+    http: httpx2.AsyncClient, node: ActingNode, app: str, db: AsyncEngine
+) -> None:
+    job_id = await submit(http, app)
+    claim = await node.claim()
+
+    async with events(http, f"/v1/jobs/{job_id}/events") as raw:
+        stream = named(raw)
+        await anext(stream)
+        await anext(stream)
+        async with db.connect() as connection:
+            await connection.execute(
+                text(
+                    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+                    "WHERE datname = current_database() AND pid <> pg_backend_pid()"
+                )
+            )
+        await node.succeed(claim, {"answer": 42})
+        seen = await rest(stream)
+
+    assert [frame.data["state"] for frame in seen] == ["succeeded"]
+
+
+async def test_a_slow_client_misses_no_row_and_delays_nobody(
+    http: httpx2.AsyncClient, node: ActingNode, app: str
+) -> None:
+    job_id = await submit(http, app)
+    claim = await node.claim()
+    path = f"/v1/jobs/{job_id}/events"
+
+    async with events(http, path) as slow_raw, events(http, path) as quick_raw:
+        slow, quick = named(slow_raw), named(quick_raw)
+        first = await anext(slow)
+        # Far more than the sockets on the way hold: the server must stop sending to who does not read.
+        for number in range(300):
+            seq = await node.log(claim, f"{number} " + "x" * 20_000)
+            if number % 10 == 0:
+                await node.progress(claim, seq, number)
+        await node.succeed(claim, {"answer": 42})
+        quick_seen = await rest(quick)
+        slow_seen = [first, *await rest(slow)]
+
+    for seen in (quick_seen, slow_seen):
+        ids = [EventId.parse(frame.id or "") for frame in seen]
+        assert ids == sorted(set(ids))
+        assert [event_id.seq for event_id in ids if event_id.n == 0] == list(range(1, 304))
+        assert seen[-1].data["result"] == {"answer": 42}
+
+
+async def test_stopping_ends_open_streams_with_a_hint_to_come_back(
+    engines: Engines, database_url: str, http: httpx2.AsyncClient, node: ActingNode, app: str
+) -> None:
+    job_id = await submit(http, app)
+    async with (
+        running_api(api_settings(engines, database_url)) as other,
+        httpx2.AsyncClient(base_url=other.url, headers=http.headers) as client,
+        events(client, f"/v1/jobs/{job_id}/events") as stream,
+    ):
+        seen = [await anext(stream), await anext(stream)]
+        other.server.should_exit = True
+        seen += [frame async for frame in stream]
+
+    assert [(frame.event, frame.retry) for frame in seen] == [(None, 1000), ("state", None), (None, 500)]
+
+
+async def test_a_process_with_an_open_stream_obeys_sigterm(
+    engines: Engines, database_url: str, http: httpx2.AsyncClient, node: ActingNode, app: str, tmp_path: Path
+) -> None:
+    job_id = await submit(http, app)
+    reader, writer = os.pipe()
+    environment = {**os.environ, **engines.environment(), "DATABASE_URL": database_url, "STOKER_PORT": "0"}
+    command = [sys.executable, "-m", "api"]
+    with (tmp_path / "log").open("wb") as log:
+        process = await asyncio.create_subprocess_exec(
+            *command, env={**environment, "STOKER_READY_FD": str(writer)}, pass_fds=[writer], stderr=log
+        )
+    os.close(writer)
+    try:
+        line = await asyncio.to_thread(os.fdopen(reader).readline)
+        url = httpx2.Response(200, text=line).json()["url"]
+        async with (
+            httpx2.AsyncClient(base_url=url, headers=http.headers) as client,
+            events(client, f"/v1/jobs/{job_id}/events") as stream,
+        ):
+            await anext(named(stream))
+            process.send_signal(signal.SIGTERM)
+            await rest(stream)
+        code = await process.wait()
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+
+    # The grace for open connections is 10 s; ending by it would have been logged.
+    assert code in (0, -signal.SIGTERM), (tmp_path / "log").read_text()
+    assert "timeout graceful shutdown exceeded" not in (tmp_path / "log").read_text()
+
+
+async def test_while_postgres_is_away_the_answer_is_503_with_retry_after(engines: Engines) -> None:
+    settings = api_settings(engines, "postgresql://nobody@127.0.0.1:1/nothing")
+    async with (
+        running_api(settings) as lost,
+        httpx2.AsyncClient(base_url=lost.url, headers={"authorization": f"Key sk_000000000000:{'x' * 43}"}) as client,
+    ):
+        submitted = await client.post("/v1/jobs", json={"app": "acme/echo", "input": {}})
+        ready = await client.get("/readyz")
+        alive = await client.get("/healthz")
+
+    assert (submitted.status_code, submitted.json()["code"]) == (503, "unavailable")
+    assert int(submitted.headers["retry-after"]) > 0
+    assert (ready.status_code, ready.json()["ready"]) == (503, False)
+    assert alive.status_code == 200

@@ -1,0 +1,132 @@
+"""Files in, outputs out, against a real object store."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import AsyncIterator
+
+import httpx2
+import pytest
+
+from stoker.local.engines import Engines
+from stoker.storage import Storage
+from tests.support.acting_node import ActingNode
+from tests.support.api_server import api_settings, running_api
+
+pytestmark = pytest.mark.anyio
+
+MEGABYTE = 1024 * 1024
+
+
+async def test_an_uploaded_file_can_be_read_back(http: httpx2.AsyncClient) -> None:
+    answer = await http.post(
+        "/v1/files", params={"file_name": "a cat.png"}, content=b"png bytes", headers={"content-type": "image/png"}
+    )
+    file = answer.json()
+    shown = (await http.get(file["links"]["self"])).json()
+    async with httpx2.AsyncClient() as anybody:
+        read = await anybody.get(shown["download_url"])
+
+    assert answer.status_code == 201
+    assert (file["url"], file["file_name"], file["content_type"]) == (file["id"], "a cat.png", "image/png")
+    assert (file["file_size"], file["sha256"]) == (9, hashlib.sha256(b"png bytes").hexdigest())
+    assert (read.content, read.headers["content-type"]) == (b"png bytes", "image/png")
+    assert read.headers["content-disposition"] == "inline; filename*=UTF-8''a%20cat.png"
+
+
+async def test_a_large_upload_is_streamed_past_the_limit_of_bodies(http: httpx2.AsyncClient) -> None:
+    digest = hashlib.sha256()
+
+    async def chunks() -> AsyncIterator[bytes]:
+        for number in range(20):
+            chunk = bytes([number]) * MEGABYTE
+            digest.update(chunk)
+            yield chunk
+
+    file = (await http.post("/v1/files", content=chunks())).json()
+    link = (await http.get(f"/v1/files/{file['id']}")).json()["download_url"]
+    async with httpx2.AsyncClient() as anybody:
+        read = await anybody.get(link)
+
+    assert (file["file_size"], file["sha256"]) == (20 * MEGABYTE, digest.hexdigest())
+    assert hashlib.sha256(read.content).hexdigest() == digest.hexdigest()
+
+
+async def test_an_upload_over_its_limit_leaves_nothing(
+    engines: Engines, database_url: str, http: httpx2.AsyncClient
+) -> None:
+    settings = api_settings(engines, database_url, max_upload_bytes=10 * MEGABYTE)
+
+    async def chunks() -> AsyncIterator[bytes]:
+        for _ in range(11):
+            yield b"x" * MEGABYTE
+
+    async with running_api(settings) as strict, httpx2.AsyncClient(base_url=strict.url, headers=http.headers) as client:
+        answer = await client.post("/v1/files", content=chunks())
+        presigned = await client.post(
+            "/v1/files/uploads",
+            json={"file_name": "x", "content_type": "text/plain", "size_bytes": 10 * MEGABYTE + 1},
+        )
+
+    assert (answer.status_code, answer.json()["code"]) == (413, "payload_too_large")
+    assert (presigned.status_code, presigned.json()["code"]) == (413, "payload_too_large")
+
+
+async def test_a_form_is_not_taken_for_a_file(http: httpx2.AsyncClient) -> None:
+    answer = await http.post("/v1/files", files={"file": b"x"})
+
+    assert (answer.status_code, answer.json()["code"]) == (400, "invalid_request")
+    assert "--data-binary" in answer.json()["hint"]
+
+
+async def test_a_file_can_be_put_straight_into_the_store(http: httpx2.AsyncClient) -> None:
+    body = {"file_name": "weights.bin", "content_type": "application/octet-stream", "size_bytes": 5}
+    begun = (await http.post("/v1/files/uploads", json=body)).json()
+
+    async with httpx2.AsyncClient() as anybody:
+        upload = begun["upload"]
+        other_type = await anybody.put(upload["url"], content=b"12345", headers={"content-type": "text/html"})
+        put = await anybody.put(upload["url"], content=b"12345", headers=upload["headers"])
+        link = (await http.get(f"/v1/files/{begun['file']['id']}")).json()["download_url"]
+        read = await anybody.get(link)
+
+    assert other_type.status_code == 403
+    assert put.status_code == 200
+    assert read.content == b"12345"
+    assert read.headers["content-disposition"].startswith("attachment")
+
+
+async def test_the_link_of_an_output_leads_to_its_bytes(
+    http: httpx2.AsyncClient, node: ActingNode, app: str, storage: Storage
+) -> None:
+    await http.post("/v1/jobs", json={"app": app, "input": {"prompt": "x"}})
+    claim = await node.claim()
+    picture = await node.store(storage, claim, "cat.png", "/image", b"png bytes", "image/png")
+    page = await node.store(storage, claim, "page.html", "", b"<script>", "text/html")
+    await node.succeed(claim, {"image": {"url": f"/outputs/{picture.token}/cat.png"}}, [picture, page])
+
+    async with httpx2.AsyncClient(base_url=http.base_url) as anybody:
+        first = await anybody.get(f"/outputs/{picture.token}/cat.png")
+        read = await anybody.get(first.headers["location"])
+        html = await anybody.get(f"/outputs/{page.token}/page.html", follow_redirects=True)
+        other_name = await anybody.get(f"/outputs/{picture.token}/dog.png")
+        other_token = await anybody.get(f"/outputs/{'x' * 43}/cat.png")
+
+    assert (first.status_code, first.headers["x-content-type-options"]) == (302, "nosniff")
+    assert (read.content, read.headers["content-type"]) == (b"png bytes", "image/png")
+    assert read.headers["content-disposition"].startswith("inline")
+    assert html.headers["content-disposition"].startswith("attachment")
+    assert [other_name.status_code, other_token.status_code] == [404, 404]
+    assert other_token.headers["content-type"] == "application/problem+json"
+
+
+async def test_a_lost_object_store_is_said_so(engines: Engines, database_url: str, http: httpx2.AsyncClient) -> None:
+    settings = api_settings(engines, database_url, s3_endpoint_url="http://127.0.0.1:1")
+    async with (
+        running_api(settings) as lost,
+        httpx2.AsyncClient(base_url=lost.url, headers=http.headers, timeout=30) as client,
+    ):
+        answer = await client.post("/v1/files", content=b"x")
+
+    assert (answer.status_code, answer.json()["code"]) == (503, "storage_unavailable")
+    assert int(answer.headers["retry-after"]) > 0

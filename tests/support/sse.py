@@ -1,0 +1,53 @@
+"""Server-Sent Events as a client reads them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import httpx2
+
+
+@dataclass(frozen=True)
+class Frame:
+    event: str | None = None
+    id: str | None = None
+    data: Any = None
+    retry: int | None = None
+    comment: str | None = None
+
+
+@asynccontextmanager
+async def events(client: httpx2.AsyncClient, path: str, **kwargs: Any) -> AsyncIterator[AsyncIterator[Frame]]:
+    async with client.stream("GET", path, **kwargs) as answer:
+        assert answer.status_code == 200, await answer.aread()
+        assert answer.headers["content-type"].startswith("text/event-stream")
+        yield frames(answer)
+
+
+async def frames(answer: httpx2.Response) -> AsyncIterator[Frame]:
+    fields: dict[str, Any] = {}
+    async for line in answer.aiter_lines():
+        if not line:
+            if fields:
+                yield Frame(**fields)
+            fields = {}
+        elif line.startswith(":"):
+            fields["comment"] = line[1:].strip()
+        else:
+            name, _, value = line.partition(": ")
+            fields[name] = json.loads(value) if name == "data" else int(value) if name == "retry" else value
+
+
+async def named(stream: AsyncIterator[Frame]) -> AsyncIterator[Frame]:
+    """Without comments and retry hints."""
+    async for frame in stream:
+        if frame.event is not None:
+            yield frame
+
+
+async def rest(stream: AsyncIterator[Frame]) -> list[Frame]:
+    return [frame async for frame in named(stream)]
