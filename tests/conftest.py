@@ -24,8 +24,8 @@ def anyio_backend() -> str:
 @pytest.fixture(scope="session")
 def own_environ() -> dict[str, str]:
     """This process's environment without what would lead a test to a developer's own engines."""
-    foreign = ("DATABASE_URL", "REDIS_URL", "S3_", "STOKER_DATA_DIR")
-    return {name: value for name, value in os.environ.items() if not name.startswith(foreign)}
+    foreign = ("DATABASE_URL", "REDIS_URL", "S3_", "STOKER_")
+    return {name: value for name, value in os.environ.items() if not name.startswith(foreign) or name.endswith("_BIN")}
 
 
 @pytest.fixture(scope="session")
