@@ -1,0 +1,161 @@
+"""Tables of jobs: the job itself, and in narrow tables what changes often."""
+
+from __future__ import annotations
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    CheckConstraint,
+    Column,
+    DateTime,
+    Double,
+    ForeignKey,
+    ForeignKeyConstraint,
+    Index,
+    Integer,
+    LargeBinary,
+    PrimaryKeyConstraint,
+    SmallInteger,
+    Table,
+    Text,
+    Uuid,
+    text,
+)
+
+from stoker.states import FINAL, JobState
+from stoker.tables.columns import LANE, NARROW, Json, Texts, maybe, metadata, moment, needed, of, one_of, quoted
+
+jobs = Table(
+    "jobs",
+    metadata,
+    Column("id", Uuid, primary_key=True),
+    needed("tenant_id", Uuid),
+    needed("version_id", Uuid),
+    needed("uses_gpus", Boolean),
+    needed("endpoint", Text),
+    needed("kind", Text),
+    needed("state", Text),
+    needed("priority", SmallInteger),
+    needed("input", Json),
+    maybe("result", Json),
+    maybe("error", Json),
+    needed("attempt", Integer, "0"),
+    needed("max_attempts", Integer),
+    needed("failures", Integer, "0"),
+    needed("crashes", Integer, "0"),
+    maybe("avoid_node", Text),
+    maybe("avoid_until"),
+    needed("run_timeout_s", Double),
+    maybe("stall_timeout_s", Double),
+    maybe("start_timeout_s", Double),
+    maybe("start_deadline"),
+    moment("created_at"),
+    needed("available_at", DateTime(timezone=True)),
+    maybe("started_at"),
+    maybe("finished_at"),
+    maybe("cancel_requested_at"),
+    maybe("webhook_url", Text),
+    needed("tags", Texts, "'{}'"),
+    maybe("idempotency_key", Text),
+    maybe("request_hash", LargeBinary),
+    maybe("key_id", Text),
+    maybe("parent_id", Uuid),
+    maybe("retried_from", Uuid),
+    # Part of the protocol: the lock it takes on the lane keeps the tick from putting a lane to sleep under a submit.
+    ForeignKeyConstraint(LANE, [f"queue_lanes.{column}" for column in LANE], name="fk_jobs_lane"),
+    ForeignKeyConstraint(["parent_id"], ["jobs.id"]),
+    one_of("state", *JobState),
+    one_of("kind", "inference", "training"),
+    CheckConstraint("priority BETWEEN 0 AND 9", name="priority"),
+    CheckConstraint(f"(finished_at IS NOT NULL) = (state IN ({quoted(FINAL)}))", name="finished"),
+    CheckConstraint("(result IS NOT NULL) = (state = 'succeeded')", name="result"),
+    CheckConstraint("(error IS NOT NULL) = (state = 'failed')", name="error"),
+    CheckConstraint("state <> 'running' OR (attempt > 0 AND started_at IS NOT NULL)", name="running"),
+    CheckConstraint("failures >= 0 AND crashes >= 0 AND failures + crashes <= attempt", name="tries"),
+    CheckConstraint("max_attempts >= 1 AND run_timeout_s > 0", name="limits"),
+    CheckConstraint("(idempotency_key IS NULL) = (request_hash IS NULL)", name="idempotency"),
+    CheckConstraint("(avoid_node IS NULL) = (avoid_until IS NULL)", name="avoid"),
+    Index("jobs_ready", *LANE, "priority", "id", postgresql_where=text("state = 'queued'")),
+    Index("jobs_due", "available_at", postgresql_where=text("state = 'scheduled'")),
+    Index(
+        "jobs_unstarted",
+        "start_deadline",
+        postgresql_where=text("state IN ('scheduled', 'queued') AND attempt = 0 AND start_deadline IS NOT NULL"),
+    ),
+    Index(
+        "jobs_idempotency",
+        "tenant_id",
+        "idempotency_key",
+        unique=True,
+        postgresql_where=text("idempotency_key IS NOT NULL"),
+    ),
+    Index("jobs_of_tenant", "tenant_id", "id"),
+    Index("jobs_finished", "finished_at", postgresql_where=text("finished_at IS NOT NULL")),
+    Index("jobs_children", "parent_id", postgresql_where=text("parent_id IS NOT NULL")),
+)
+
+job_heads = Table(
+    "job_heads",
+    metadata,
+    Column("job_id", Uuid, ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True),
+    needed("last_seq", Integer),
+    maybe("progress", Json),
+    maybe("progress_at"),
+    postgresql_with=NARROW,
+)
+
+job_attempts = Table(
+    "job_attempts",
+    metadata,
+    of("job_id", "jobs.id", cascade=True),
+    needed("attempt", Integer),
+    needed("node_id", Text),
+    needed("boot_id", Uuid),
+    needed("runner", Text),
+    moment("claimed_at"),
+    maybe("ended_at"),
+    maybe("outcome", Text),
+    maybe("error", Json),
+    needed("gpus", Integer, "0"),
+    needed("gpu_seconds", Double, "0"),
+    maybe("warm", Boolean),
+    needed("phases", Json, "'{}'"),
+    maybe("peak_memory_bytes", BigInteger),
+    PrimaryKeyConstraint("job_id", "attempt"),
+    one_of("outcome", "succeeded", "failed", "cancelled", "lease_lost", "released"),
+    CheckConstraint("(ended_at IS NULL) = (outcome IS NULL)", name="ended"),
+    CheckConstraint("attempt > 0 AND gpu_seconds >= 0 AND gpus >= 0", name="amounts"),
+)
+
+job_leases = Table(
+    "job_leases",
+    metadata,
+    Column("job_id", Uuid, ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True),
+    needed("attempt", Integer),
+    needed("version_id", Uuid),
+    needed("uses_gpus", Boolean),
+    needed("tenant_id", Uuid),
+    needed("node_id", Text),
+    needed("boot_id", Uuid),
+    needed("runner", Text),
+    needed("counts", Boolean, "true"),
+    needed(
+        "expires_at", DateTime(timezone=True)
+    ),  # never indexed: an index would make every heartbeat a non-HOT update
+    postgresql_with=NARROW,
+)
+
+job_events = Table(
+    "job_events",
+    metadata,
+    # Not jobs: a lock on the head, which the same statement updates, costs nothing; one on the wide job row would.
+    of("job_id", "job_heads.job_id", cascade=True),
+    needed("seq", Integer),
+    maybe("attempt", Integer),
+    needed("kind", Text),
+    needed("data", Json),
+    moment("created_at"),
+    PrimaryKeyConstraint("job_id", "seq"),
+    one_of("kind", "state", "log", "output"),
+    CheckConstraint("seq > 0", name="seq"),
+)
