@@ -76,9 +76,9 @@ def _show_way_on(running: stack.Stack, job: Job) -> None:
     line(f"api       {running.api_url}")
     line(f"key       {running.api_key}")
     request = f"curl -H 'Authorization: Key {running.api_key}' {running.api_url}/v1/jobs/{job.id}"
-    line(f"over HTTP {request}")
+    line(f"http      {request}")
     statement = f"select id, app, state, attempt, waited_s, ran_s from v_jobs where id = '{job.id}'"  # noqa: S608 (shown, not run)
-    line(f"in SQL    {_psql()} '{running.database_url}' -c {shlex.quote(statement)}")
+    line(f"sql       {_psql()} '{running.database_url}' -c {shlex.quote(statement)}")
 
 
 def _psql() -> str:

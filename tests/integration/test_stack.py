@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 import httpx2
+import psutil
 import pytest
 
 from stoker.errors import EngineError
@@ -73,11 +74,18 @@ def test_a_detached_stack_stays_until_down_and_comes_back_with_its_keys(
 
 
 def test_no_process_outlives_a_killed_head(data_dir: Path, own_environ: dict[str, str]) -> None:
-    up = background.up(options(data_dir, own_environ))
-    watched = Watched(up.pids.values())
+    up = background.up(
+        stack.Options(
+            data_dir=data_dir, apps=("examples.echo.app:Echo",), world_size=1, durable=False, environ=own_environ
+        )
+    )
+    tree = psutil.Process(up.pids["up"]).children(recursive=True)
+    watched = Watched([up.pids["up"], *(process.pid for process in tree)])
 
     os.kill(up.pids["up"], signal.SIGKILL)
 
+    assert {"node-1", *ROLES} == set(up.pids)
+    assert len(tree) > len(up.pids)  # the app's own process, and PostgreSQL's
     assert watched.have_ended(within_s=30)
     assert place.holder(data_dir) is None
 
