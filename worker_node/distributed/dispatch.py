@@ -27,7 +27,7 @@ _rank_log = logging.getLogger("worker_node.distributed.rank")
 
 
 class Dispatcher:
-    """One runner's calls and ranks. ``on_idle`` is told whether the ranks have become idle or busy."""
+    """One runner's calls and ranks. ``on_idle`` hears whether the ranks became idle or busy, ``on_change`` all else."""
 
     def __init__(
         self,
@@ -38,12 +38,13 @@ class Dispatcher:
         rebuild_attempts: int,
         on_log: Callable[[RankLog], None] | None,
         on_idle: Callable[[bool], None],
+        on_change: Callable[[RunnerStatus], None] | None,
     ) -> None:
         self.errors: list[RunnerError] = []
         self._world_size, self._grace_s = world_size, grace_s
-        self._on_log, self._on_idle = on_log, on_idle
+        self._on_log, self._on_idle, self._on_change = on_log, on_idle, on_change
         self._turns = Turns(max_waiting)
-        self._warmth = Warmth(self, rebuild_attempts)
+        self._warmth = Warmth(self, rebuild_attempts, self._changed)
         self._numbers = itertools.count(1)
         self._call: Call | None = None
         self._dropped = 0
@@ -84,6 +85,7 @@ class Dispatcher:
         call = Call(next(self._numbers), self._world_size, throttle=self._throttle, on_outcome=self._on_outcome)
         self._call = call
         self._on_idle(False)
+        self._changed()
         late = None
         if deadline is not None:
             late = loop.call_at(deadline, self.interrupt, call, CallTimeout(timeout_s=timeout_s or 0.0))
@@ -220,6 +222,11 @@ class Dispatcher:
         self._turns.give_back()
         if self._call is None:
             self._on_idle(True)
+        self._changed()
+
+    def _changed(self) -> None:
+        if self._on_change is not None:
+            self._on_change(self.status())
 
     def _abandon(self, call: Call, error: RunnerError) -> None:
         call.conclude(error, drop_events=True)

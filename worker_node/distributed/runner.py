@@ -47,6 +47,7 @@ class DistributedRunner:
         devices: which GPUs, counted among those that this process sees; None for all, [] for none (CPU).
         env: what the ranks' environment has beyond this process's own.
         on_log: hears each log record and line of output of a rank, in the event loop.
+        on_change: hears each change of what the runner is doing, in the event loop.
         grace_s: how long ranks may take to stop after a timeout, a cancel or a failure, before they are killed.
         max_waiting: how many calls may wait for their turn.
         rebuild_attempts: failures to rebuild in a row before the runner gives up.
@@ -68,6 +69,7 @@ class DistributedRunner:
         devices: Sequence[int | str] | None = None,
         env: Mapping[str, str] | None = None,
         on_log: Callable[[RankLog], None] | None = None,
+        on_change: Callable[[RunnerStatus], None] | None = None,
         grace_s: float = 2.0,
         max_waiting: int = 1000,
         rebuild_attempts: int = 3,
@@ -97,6 +99,7 @@ class DistributedRunner:
             rebuild_attempts=rebuild_attempts,
             on_log=on_log,
             on_idle=self._on_idle,
+            on_change=on_change,
         )
 
     async def start(self, timeout: float = 1800, **setup_kwargs: Any) -> None:

@@ -9,6 +9,7 @@ import asyncio
 import concurrent.futures
 import contextlib
 import logging
+from collections.abc import Callable
 
 from worker_node.distributed.errors import NotRunning, PoolBroken, RankDied, RunnerError
 from worker_node.distributed.events import RunnerState
@@ -28,8 +29,8 @@ def pause_before(misfortunes: int) -> float:
 class Warmth:
     """Holds the current pool of a runner."""
 
-    def __init__(self, listener: Listener, rebuild_attempts: int) -> None:
-        self.state = RunnerState.STOPPED
+    def __init__(self, listener: Listener, rebuild_attempts: int, on_change: Callable[[], None]) -> None:
+        self._state, self._on_change = RunnerState.STOPPED, on_change
         self.restarts = 0
         self.pool: Pool | None = None
         self._listener, self._rebuild_attempts = listener, rebuild_attempts
@@ -40,6 +41,17 @@ class Warmth:
         self._ready: asyncio.Future[Pool] | None = None
         self._rebuilding: asyncio.Task[None] | None = None
         self._spawner: concurrent.futures.ThreadPoolExecutor | None = None
+
+    @property
+    def state(self) -> RunnerState:
+        """What the pool is doing; ``on_change`` hears each change."""
+        return self._state
+
+    @state.setter
+    def state(self, state: RunnerState) -> None:
+        has_changed, self._state = state is not self._state, state
+        if has_changed:
+            self._on_change()
 
     async def start(self, launch: Launch, timeout_s: float) -> None:
         """Make the first pool; on failure nothing is left."""
@@ -126,13 +138,15 @@ class Warmth:
                 self.restarts += 1
                 _log.info("the ranks are warm again")
                 return
-        self.state, self.pool = RunnerState.BROKEN, None
+        self.pool = None
+        self.state = RunnerState.BROKEN
         if self._ready is not None:
             self._ready.set_exception(PoolBroken(self._reasons))
             self._ready.exception()
 
     def _forget(self) -> None:
-        self.state, self.pool, self._rebuilding = RunnerState.STOPPED, None, None
+        self.pool = self._rebuilding = None
+        self.state = RunnerState.STOPPED
         if self._ready is not None and not self._ready.done():
             self._ready.set_exception(NotRunning("the runner was stopped"))
             self._ready.exception()

@@ -1,0 +1,106 @@
+"""Failures: how what went wrong in an app host crosses to the supervisor.
+
+``describe`` is used by the app host, ``revive`` by ``worker_node.host``. The runner's own errors become Stoker's here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import traceback
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from pydantic import ValidationError
+
+from stoker.errors import (
+    AppError,
+    InvalidFile,
+    InvalidInput,
+    JobCancelled,
+    StokerError,
+    WorkerCrashed,
+)
+from worker_node.distributed.errors import (
+    CallCancelled,
+    PoolBroken,
+    RankDied,
+    RemoteError,
+    RunnerError,
+)
+
+MAX_TEXT = 20_000
+_OURS = str(Path(__file__).parent)
+_BY_CODE: dict[str, type[StokerError]] = {kind.code: kind for kind in (InvalidFile, JobCancelled, WorkerCrashed)}
+
+
+def from_runner(error: RunnerError) -> StokerError:
+    """The runner's error in Stoker's words."""
+    if isinstance(error, CallCancelled):
+        return JobCancelled(str(error))
+    if isinstance(error, RankDied | PoolBroken):
+        return WorkerCrashed(str(error), hint=error.hint or None)
+    if isinstance(error, RemoteError):
+        return AppError(
+            str(error), type_name=error.type_name, traceback=error.traceback, hint="The traceback is that of the rank."
+        )
+    return AppError(str(error), type_name=type(error).__name__, hint=error.hint or None)
+
+
+def from_validation(error: ValidationError) -> InvalidInput:
+    """The mistakes that a request model found, without the values."""
+    found = [
+        {"loc": list(entry["loc"]), "msg": entry["msg"], "type": entry["type"]}
+        for entry in error.errors(include_url=False, include_context=False, include_input=False)
+    ]
+    return InvalidInput(f"the input breaks the app's request model in {len(found)} place(s)", errors=found)
+
+
+def describe(error: BaseException) -> dict[str, Any]:
+    """An error as plain values."""
+    if isinstance(error, RunnerError):
+        error = from_runner(error)
+    known = isinstance(error, AppError | InvalidInput | InvalidFile | JobCancelled | WorkerCrashed)
+    if isinstance(error, StokerError) and known:
+        return {
+            "code": error.code,
+            "message": str(error)[:MAX_TEXT],
+            "hint": error.hint,
+            "type_name": getattr(error, "type_name", "") or type(error).__name__,
+            "traceback": (getattr(error, "traceback", "") or _traceback(error))[-MAX_TEXT:],
+            "errors": getattr(error, "errors", []),
+        }
+    message = f"{type(error).__qualname__}: {error}" if str(error) else type(error).__qualname__
+    if isinstance(error, SystemExit):
+        message = f"the app called sys.exit({error.code!r})"
+    elif isinstance(error, asyncio.CancelledError):
+        message = "the app cancelled its own endpoint"
+    return {
+        "code": AppError.code,
+        "message": message[:MAX_TEXT],
+        "hint": error.hint if isinstance(error, StokerError) else AppError.hint,
+        "type_name": type(error).__qualname__,
+        "traceback": _traceback(error)[-MAX_TEXT:],
+        "errors": [],
+    }
+
+
+def revive(described: dict[str, Any]) -> StokerError:
+    """The error that ``describe`` was given, or the AppError that stands for it."""
+    code, message, hint = (str(described[key]) for key in ("code", "message", "hint"))
+    if code == InvalidInput.code:
+        return InvalidInput(message, errors=described["errors"], hint=hint)
+    if code in _BY_CODE:
+        return _BY_CODE[code](message, hint=hint)
+    return AppError(message, type_name=described["type_name"], traceback=described["traceback"], hint=hint)
+
+
+def _traceback(error: BaseException) -> str:
+    """The traceback as the app's author knows it: without the frames of the app host above the endpoint."""
+    return "".join(traceback.format_exception(type(error), error, _below_ours(error.__traceback__)))
+
+
+def _below_ours(trace: TracebackType | None) -> TracebackType | None:
+    while trace is not None and trace.tb_frame.f_code.co_filename.startswith(_OURS) and trace.tb_next is not None:
+        trace = trace.tb_next
+    return trace

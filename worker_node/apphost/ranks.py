@@ -1,0 +1,99 @@
+"""AppRanks: the ranks of one app, started at the first need and kept warm.
+
+Owns the ``DistributedRunner``, which rebuilds them after a failure; one that gave up is started anew at the next call.
+Knows nothing of jobs: ``service`` warms it up and stops it, ``served_call`` runs payloads on it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from worker_node.distributed import DistributedRunner, RankEvent, RankLog, RunnerState, RunnerStatus
+
+START_TIMEOUT_S = 1800.0
+"""Loading weights counts, from a slow disk or a hub."""
+
+NO_LIMIT_S = 10 * 365 * 86_400.0
+"""The runner wants a limit; a call's own is its job's run_timeout, which the node watches over."""
+
+_STATE = {RunnerState.STOPPED: "none"}
+
+
+@dataclass(frozen=True)
+class Ran:
+    """What a call on the ranks gave. ``cold_start_s`` is 0 where they were there already."""
+
+    value: Any
+    cold_start_s: float
+    was_warm: bool
+
+
+class AppRanks:
+    """The ranks of an app that has a worker. ``on_change`` hears each new state, with the ranks' process ids."""
+
+    def __init__(
+        self,
+        worker: type | str,
+        world_size: int,
+        devices: Sequence[int] | None,
+        setup_args: Mapping[str, Any],
+        *,
+        on_change: Callable[[str, list[int]], None],
+        on_log: Callable[[RankLog], None],
+    ) -> None:
+        self._setup_args = dict(setup_args)
+        self._starting: asyncio.Task[None] | None = None
+        self._told = on_change
+        self._runner = DistributedRunner(
+            worker,
+            world_size,
+            timeout=NO_LIMIT_S,
+            devices=devices,
+            on_log=on_log,
+            on_change=self._tell,
+        )
+
+    async def warm_up(self) -> None:
+        """Start the ranks; nothing where there are some. Raises as ``DistributedRunner.start`` does."""
+        if self._runner.is_alive():
+            return
+        if self._starting is None or self._starting.done():
+            self._starting = asyncio.create_task(self._runner.start(START_TIMEOUT_S, **self._setup_args))
+        # A job that is cancelled meanwhile leaves the ranks to the next one.
+        await asyncio.shield(self._starting)
+
+    async def run(self, payload: Mapping[str, Any], on_event: Callable[[RankEvent], Any]) -> Ran:
+        """Call the ranks and hear their events. Raises as ``DistributedRunner.call`` does."""
+        was_warm = self._runner.status().state in (RunnerState.WARM, RunnerState.BUSY)
+        began = time.monotonic()
+        await self.warm_up()
+        cold_start_s = 0.0 if was_warm else time.monotonic() - began
+        value = await self._runner.call(payload, timeout=NO_LIMIT_S, on_event=on_event)
+        return Ran(value, cold_start_s, was_warm)
+
+    async def stop(self, grace_s: float) -> None:
+        """End the ranks in order, within the grace."""
+        if self._starting is not None:
+            self._starting.cancel()
+        await self._runner.stop(grace_s)
+
+    def peak_memory_bytes(self) -> int | None:
+        """The most memory that the ranks have held on the host, added up; None where there are none."""
+        peaks = [_peak_resident_bytes(rank.pid) for rank in self._runner.status().ranks]
+        return sum(peaks) if peaks else None
+
+    def _tell(self, status: RunnerStatus) -> None:
+        self._told(_STATE.get(status.state, status.state.value), [rank.pid for rank in status.ranks])
+
+
+def _peak_resident_bytes(pid: int) -> int:
+    try:
+        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    except OSError:  # it has ended
+        return 0
+    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:")), 0)

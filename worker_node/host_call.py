@@ -1,0 +1,123 @@
+"""PendingCall: one call of an app host as the supervisor sees it, until its result or its error.
+
+Fetches files, passes events on, and knows how long a cancel may take. ``host`` holds one for each call and tells it
+when the child is gone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+from stoker import log
+from stoker.errors import InvalidFile, JobCancelled, StokerError
+from stoker.events import EventKind
+from worker_node.apphost import failures, protocol
+from worker_node.apphost.protocol import Message
+from worker_node.host_values import HostCall, HostEvent, HostResult, LocalFile
+
+logger = log.get(__name__)
+
+CANCEL_GRACE_S = 2.0
+"""How long a cancelled call may take before its process is killed, where that did not even hear the cancel."""
+CANCEL_REBUILD_S = 3.0
+"""How much longer where it did: a runner gives its ranks a grace of their own before it kills them."""
+
+
+class PendingCall:
+    """A call that the child works on. ``kill`` ends the child; ``folder`` is where it puts what the call made."""
+
+    def __init__(
+        self, call: HostCall, uses_gpus: bool, folder: Path, send: Callable[[Message], None], kill: Callable[[], None]
+    ) -> None:
+        self.call, self.uses_gpus, self.is_cancelled = call, uses_gpus, False
+        self._folder, self._send, self._kill = folder, send, kill
+        self._loop = asyncio.get_running_loop()
+        self.outcome: asyncio.Future[HostResult] = self._loop.create_future()
+        # Nobody may be waiting any more when it ends in an error.
+        self.outcome.add_done_callback(lambda outcome: outcome.cancelled() or outcome.exception())
+        self._heard_cancel = False
+        self._fetch_error: StokerError | None = None
+        self._fetches: set[asyncio.Task[None]] = set()
+        text = json.dumps(call.input, allow_nan=False)
+        self._send(protocol.Start(call.call_id, call.endpoint, text, str(call.job_id), call.attempt))
+
+    def cancel(self) -> None:
+        """Ask the child to stop the call, and end the child if it does not."""
+        if self.is_cancelled or self.outcome.done():
+            return
+        self.is_cancelled = True
+        self._send(protocol.Cancel(self.call.call_id))
+        self._loop.call_later(CANCEL_GRACE_S, self._press)
+
+    def take(self, message: Message) -> None:
+        """Take in one message about this call."""
+        match message:
+            case protocol.Happened(kind=kind, rank=rank, data_json=text):
+                self._take_event(HostEvent(EventKind(kind), rank, json.loads(text)))
+            case protocol.Cancelling():
+                self._heard_cancel = True
+            case protocol.Fetch(number=number, url=url):
+                task = self._loop.create_task(self._fetch(number, url))
+                self._fetches.add(task)
+                task.add_done_callback(self._fetches.discard)
+            case protocol.Done():
+                self._conclude(self._result_of(message))
+            case protocol.Failed(error=error):
+                self._conclude(failures.revive(error))
+
+    def lose(self, error: StokerError) -> None:
+        """The child is gone."""
+        self._conclude(JobCancelled("the job was cancelled while it ran") if self.is_cancelled else error)
+
+    def _conclude(self, outcome: HostResult | StokerError) -> None:
+        if self.outcome.done():
+            return
+        for fetch in self._fetches:
+            fetch.cancel()
+        if isinstance(outcome, HostResult):
+            self.outcome.set_result(outcome)
+        elif isinstance(outcome, InvalidFile) and self._fetch_error is not None:
+            self.outcome.set_exception(self._fetch_error)
+        else:
+            self.outcome.set_exception(outcome)
+
+    def _press(self) -> None:
+        if self.outcome.done():
+            return
+        if self._heard_cancel:
+            self._heard_cancel = False
+            self._loop.call_later(CANCEL_REBUILD_S, self._press)
+            return
+        logger.warning("cancel_was_not_heard", job_id=str(self.call.job_id), then="the app's process is killed")
+        self._kill()
+
+    def _take_event(self, event: HostEvent) -> None:
+        try:
+            self.call.on_event(event)
+        except Exception:
+            logger.exception("event_was_not_taken", job_id=str(self.call.job_id), kind=event.kind.value)
+
+    async def _fetch(self, number: int, url: str) -> None:
+        try:
+            path = await self.call.fetch(url)
+        except Exception as error:  # noqa: BLE001 - whatever it is, the child waits for an answer
+            hint = ""
+            if isinstance(error, StokerError):
+                self._fetch_error, hint = error, error.hint
+            self._send(protocol.Fetched(self.call.call_id, number, problem=str(error) or repr(error), hint=hint))
+        else:
+            self._send(protocol.Fetched(self.call.call_id, number, path=str(path)))
+
+    def _result_of(self, done: protocol.Done) -> HostResult:
+        return HostResult(
+            result=json.loads(done.result_json),
+            files=tuple(LocalFile(at, Path(path), *rest) for at, path, *rest in done.files),
+            cold_start_s=done.cold_start_s,
+            run_s=done.run_s,
+            warm=done.warm,
+            peak_memory_bytes=done.peak_memory_bytes,
+            folder=self._folder,
+        )

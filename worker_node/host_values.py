@@ -1,0 +1,103 @@
+"""What goes into an app host and what comes out of it, as values. ``host`` and the executor use them."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+from uuid import UUID
+
+from stoker.events import EventKind
+
+HostState = Literal["starting", "ready", "down"]
+RunnerState = Literal["none", "starting", "warm", "busy", "rebuilding", "broken"]
+
+_SECRET_NAMES = ("DATABASE_URL", "REDIS_URL")
+_SECRET_BEGINNINGS = ("S3_", "AWS_", "PG", "CELERY_")
+
+
+@dataclass(frozen=True)
+class AppSpec:
+    """Which app to serve and with what.
+
+    ``world_size`` None is the app's ``num_gpus``; ``devices`` None is every GPU that the node sees. ``spool`` is a
+    folder of this host alone. ``env`` is the child's whole environment: what could reach an engine is taken out of it.
+    """
+
+    import_string: str
+    world_size: int | None
+    devices: tuple[int, ...] | None
+    spool: Path
+    env: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class HostStatus:
+    """An app host at one moment. ``restarts`` counts processes that had to be replaced."""
+
+    state: HostState
+    runner: RunnerState
+    pid: int | None
+    rank_pids: tuple[int, ...]
+    restarts: int
+
+
+@dataclass(frozen=True)
+class HostEvent:
+    """An event of a call. ``data`` is JSON; ``rank`` is in it too where there is one."""
+
+    kind: EventKind
+    rank: int | None
+    data: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class HostCall:
+    """One call. ``fetch`` brings what a File's url names into the spool; ``on_event`` must not block."""
+
+    call_id: str
+    endpoint: str
+    input: dict[str, Any]
+    job_id: UUID
+    attempt: int
+    on_event: Callable[[HostEvent], None]
+    fetch: Callable[[str], Awaitable[Path]]
+
+
+@dataclass(frozen=True)
+class LocalFile:
+    """A File of a result. ``pointer`` is the JSON pointer of its place in the result; ``metadata`` its own fields."""
+
+    pointer: str
+    path: Path
+    file_name: str
+    content_type: str
+    metadata: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class HostResult:
+    """What a call gave. Files stand in ``result`` without a url; their bytes lie in ``folder``, the caller's to remove.
+
+    ``warm``: the ranks were there. ``peak_memory_bytes``: of the ranks' host memory, since they started.
+    """
+
+    result: dict[str, Any]
+    files: tuple[LocalFile, ...]
+    cold_start_s: float
+    run_s: float
+    warm: bool
+    peak_memory_bytes: int | None
+    folder: Path
+
+
+def without_credentials(env: Mapping[str, str]) -> dict[str, str]:
+    """``env`` without what opens an engine or is a key of ours."""
+    return {
+        name: value
+        for name, value in env.items()
+        if name not in _SECRET_NAMES
+        and not name.startswith(_SECRET_BEGINNINGS)
+        and not (name.startswith("STOKER_") and ("KEY" in name or "SECRET" in name or "TOKEN" in name))
+    }
