@@ -55,8 +55,7 @@ class RankProcess:
     def kill(self) -> None:
         """Send SIGKILL to the rank and to what it started; its end is seen as any other end."""
         if not self.ended.done():
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(self.pid, signal.SIGKILL)
+            self._kill_group()
 
     def reap_now(self, timeout_s: float) -> None:
         """Wait for the end without the event loop; for callers that cannot await."""
@@ -64,7 +63,13 @@ class RankProcess:
             self._popen.wait(timeout_s)
             self._reap()
 
+    def _kill_group(self) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.pid, signal.SIGKILL)
+
     def _reap(self) -> None:
+        # What the rank started ends with it. Before the wait: until then its number cannot be another's.
+        self._kill_group()
         exit_code = self._popen.wait()
         self._loop.remove_reader(self._pidfd)
         os.close(self._pidfd)

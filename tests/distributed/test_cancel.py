@@ -1,0 +1,109 @@
+"""Cancel in two stages: ranks that look stop in step and stay warm, others are killed and rebuilt."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+import pytest
+
+from worker_node.distributed import CallCancelled, DistributedRunner, RunnerState
+
+pytestmark = pytest.mark.anyio
+
+Pids = Callable[[DistributedRunner], list[int]]
+
+
+async def begun(runner: DistributedRunner, **payload: object) -> asyncio.Task[object]:
+    """Start a call and wait for its first event."""
+    heard = asyncio.Event()
+    call = asyncio.create_task(runner.call(payload, on_event=lambda _: heard.set()))
+    await heard.wait()
+    return call
+
+
+async def test_ranks_that_vote_stop_at_the_same_step_and_stay_warm(pair: DistributedRunner, pids: Pids):
+    before = pids(pair)
+    call = await begun(pair, do="step_until_cancelled")
+
+    await pair.cancel()
+
+    assert pair.status().state is RunnerState.WARM
+    with pytest.raises(CallCancelled):
+        await call
+    assert await pair.invoke({"do": "all_reduce"}) == 2.0
+    assert pids(pair) == before
+
+
+async def test_at_world_size_1_adding_a_result_asks_too(single: DistributedRunner, pids: Pids):
+    before = pids(single)
+    call = await begun(single, do="event_until_cancelled")
+
+    await single.cancel()
+
+    with pytest.raises(CallCancelled):
+        await call
+    assert pids(single) == before
+
+
+async def test_ranks_that_do_not_look_are_killed_and_the_next_call_works(pair: DistributedRunner, pids: Pids):
+    before = pids(pair)
+    call = await begun(pair, do="ignore_cancel")
+
+    await pair.cancel()
+
+    assert pair.status().state is RunnerState.REBUILDING
+    assert pair.is_alive()
+    with pytest.raises(CallCancelled):
+        await call
+    assert await pair.invoke({"do": "all_reduce"}) == 2.0
+    assert not set(pids(pair)) & set(before)
+
+
+async def test_a_cancel_touches_only_the_call_that_runs(single: DistributedRunner):
+    call = await begun(single, do="step_until_cancelled")
+    following = asyncio.create_task(single.invoke({"do": "echo", "value": 1}))
+
+    await single.cancel()
+
+    assert (await following)["value"] == 1
+    assert isinstance((await asyncio.gather(call, return_exceptions=True))[0], CallCancelled)
+
+
+async def test_a_cancel_with_no_call_does_nothing(single: DistributedRunner):
+    await single.cancel()
+
+    assert (await single.invoke({"do": "echo", "value": 2}))["value"] == 2
+
+
+async def test_a_caller_that_is_cancelled_takes_its_call_along(pair: DistributedRunner, pids: Pids):
+    before = pids(pair)
+    call = await begun(pair, do="step_until_cancelled")
+
+    call.cancel()
+
+    assert await pair.invoke({"do": "all_reduce"}) == 2.0
+    assert call.cancelled()
+    assert pids(pair) == before
+
+
+async def test_a_stream_that_is_left_frees_the_ranks(pair: DistributedRunner, pids: Pids):
+    before = pids(pair)
+
+    async for item in pair.stream({"do": "step_until_cancelled"}):
+        assert item == "stepping"
+        break
+
+    assert await pair.invoke({"do": "all_reduce"}) == 2.0
+    assert pids(pair) == before
+
+
+async def test_cancel_returns_though_the_streams_reader_does_not_come_back(single: DistributedRunner):
+    stream = single.stream({"do": "step_until_cancelled"})
+    assert await anext(stream) == "stepping"
+
+    await single.cancel()
+
+    assert single.status().state is RunnerState.WARM
+    with pytest.raises(CallCancelled):
+        await anext(stream)
