@@ -1,11 +1,13 @@
 """The Celery consumer of a node: listens for doorbells on the main thread and answers each with one claim.
 
-It wires Celery's worker to our pool and gate, and knows nothing of jobs: the node claims. When Redis cannot be reached
-it goes on trying for ever, and the node goes on working by its own look at Postgres. ``worker_node.__main__`` calls it.
+It wires Celery's worker to our pool and gate, and knows nothing of jobs: the node claims. When Redis cannot be
+reached it goes on trying for ever, and the node goes on working by its own look at Postgres.
+``worker_node.__main__`` calls it.
 """
 
 from __future__ import annotations
 
+import logging
 import signal
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -45,6 +47,8 @@ def make_consumer(celery: Celery, *, node_id: str, gate: Gate, answerer: Answere
         if work is not None:
             work.result()  # so that `celery inspect active` shows what the node is busy with
 
+    for name in ("celery.worker.strategy", "celery.app.trace"):
+        logging.getLogger(name).setLevel(logging.WARNING)  # a line for each doorbell says nothing of its job
     celery.set_default()  # Celery finds a message's task by way of the default app in threads that it did not start
     celery.steps["consumer"].add(DoorbellStep)
     worker: WorkController = celery.WorkController(

@@ -1,9 +1,10 @@
 """Gate: which apps' doorbells this node listens to just now.
 
 Each app has a kombu channel of its own, consumed from only while the node could start a job of that app. A doorbell
-closes the channel before anything else happens: at that moment no BRPOP is in flight on it, so a busy node swallows no
-doorbell, and one doorbell stands for one claim. ``Gate`` lives as long as the node; ``DoorbellStep``, Celery's consumer
-step, starts anew at each reconnect and applies what ``Gate`` wants. Neither claims: ``worker_node.consumer`` does.
+closes the channel before anything else happens: at that moment no BRPOP is in flight on it, so a busy node swallows
+no doorbell, and one doorbell stands for one claim. ``Gate`` lives as long as the node; ``DoorbellStep``, Celery's
+consumer step, starts anew at each reconnect and applies what ``Gate`` wants. Neither claims:
+``worker_node.consumer`` does.
 """
 
 from __future__ import annotations

@@ -1,0 +1,110 @@
+"""``python -m worker_node``: one node, as ``stoker node`` starts it.
+
+Reads the settings, becomes the node of this data folder, starts the node's loop in a thread and listens for
+doorbells on the main thread until SIGTERM. A second SIGTERM ends the grace.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from concurrent.futures import Future
+from pathlib import Path
+
+from stoker import log, ready
+from stoker.errors import ConfigurationError, StokerError
+from stoker.queue import make_celery
+from stoker.settings import NodeSettings
+from worker_node.consumer import make_consumer, stop_on_signals
+from worker_node.engines import open_engines
+from worker_node.gate import Gate
+from worker_node.gpus import Gpu, list_gpus
+from worker_node.host import AppSpec
+from worker_node.node import Node
+from worker_node.registration import take_identity
+from worker_node.side_loop import Answers, SideLoop
+
+DRAIN_GRACE_S = 30.0
+
+logger = log.get(__name__)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a node until it is told to stop; the exit code."""
+    options = _parse(arguments)
+    try:
+        settings = NodeSettings.load()
+        log.configure(settings.log_format, service="node")
+        return _serve(options, settings)
+    except StokerError as error:
+        sys.stderr.write(f"error: {error}\n{error.hint}\n")
+        return 1
+
+
+def _serve(options: argparse.Namespace, settings: NodeSettings) -> int:
+    identity = take_identity(settings.data_dir, options.node_id or settings.node_id)
+    gpus = list_gpus()
+    specs = specs_for(options.app, options.world_size, gpus, identity.folder / "spool")
+    side = SideLoop()
+    node = Node(settings, identity, open_engines(settings, node_id=identity.node_id), gpus)
+    side.run(node.start(specs))
+    gate = Gate(node.apps, node.can_start)
+    node.on_change = gate.changed
+    consumer = make_consumer(
+        make_celery(settings.redis_url), node_id=identity.node_id, gate=gate, answerer=Answers(side, node)
+    )
+    stopping: list[Future[None]] = []
+
+    def on_stop() -> None:
+        if not stopping:
+            stopping.append(side.submit(node.stop(options.drain_grace_s)))
+        else:
+            side.loop.call_soon_threadsafe(node.hurry)
+
+    stop_on_signals(on_stop)
+    ready.announce({"node_id": identity.node_id, "apps": node.apps, "pid": os.getpid()})
+    consumer.start()
+    if not stopping:
+        on_stop()  # Celery has ended by itself: a remote shutdown, or an error that it has logged
+    stopping[0].result()
+    side.close()
+    return int(consumer.exitcode or 0)
+
+
+def specs_for(apps: Sequence[str], world_size: int | None, gpus: Sequence[Gpu], spool: Path) -> list[AppSpec]:
+    """Share this machine out: with GPUs, each app gets ``world_size`` of them, in order. Without, slots are CPU ranks.
+
+    Raises:
+        ConfigurationError: the apps want more GPUs than there are.
+    """
+    each = world_size or len(gpus) // len(apps) or 1
+    if gpus and each * len(apps) > len(gpus):
+        raise ConfigurationError(
+            f"{len(apps)} apps of {each} GPUs each do not fit on {len(gpus)} GPUs",
+            hint="Lower --world-size, or start a node for each app with its own CUDA_VISIBLE_DEVICES.",
+        )
+    return [
+        AppSpec(
+            import_string=app,
+            world_size=world_size,
+            devices=tuple(gpu.index for gpu in gpus[number * each : (number + 1) * each]) or None,
+            spool=spool / str(number),
+            env=os.environ,
+        )
+        for number, app in enumerate(apps)
+    ]
+
+
+def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="worker_node", description="Run one Stoker node.")
+    parser.add_argument("--app", action="append", required=True, metavar="PACKAGE.MODULE:CLASS")
+    parser.add_argument("--world-size", type=int, help="ranks of each app; default: what the app asks for")
+    parser.add_argument("--node-id", help="stable over restarts; default: STOKER_NODE_ID, or kept in the data folder")
+    parser.add_argument("--drain-grace-s", type=float, default=DRAIN_GRACE_S, help="for running jobs, at SIGTERM")
+    return parser.parse_args(arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,146 @@
+"""Attempt: one claimed job on this node, its clocks, and why it should stop.
+
+It holds no I/O: timers of the event loop and flags. The executor runs it, the heartbeat renews it, a cancel or a
+drain stops it. An attempt that cannot be renewed stops itself before its lease ends: no other node starts while it
+still runs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from enum import StrEnum
+from uuid import UUID
+
+from stoker.errors import ExecutionError, JobCancelled, RunTimeout, StallTimeout, StokerError
+from stoker.jobs import Claim, ErrorReport, Failed, Lease, Stopped
+
+
+class StopReason(StrEnum):
+    CANCEL = "cancel"
+    RUN_TIMEOUT = "run_timeout"
+    STALL_TIMEOUT = "stall_timeout"
+    LEASE_LOST = "lease_lost"
+    DRAIN = "drain"
+
+
+def safe_until(asked_at: float, lease_s: float) -> float:
+    """Until when work may go on under a lease that was asked for at ``asked_at``, by this node's own clock.
+
+    The margin is what it takes to stop: 2 s of grace and the killing of what did not heed it.
+    """
+    return asked_at + lease_s - min(4.0, lease_s / 3)
+
+
+def outcome_without_result(reason: StopReason | None, error: StokerError, claim: Claim) -> Failed | Stopped:
+    """What to record for an attempt that was stopped for ``reason`` (None: by itself) and raised ``error``."""
+    if reason is StopReason.RUN_TIMEOUT:
+        return Failed(ErrorReport.of(RunTimeout(f"the job ran longer than {claim.run_timeout_s:g} s")))
+    if reason is StopReason.STALL_TIMEOUT:
+        return Failed(ErrorReport.of(StallTimeout(f"no progress for {claim.stall_timeout_s:g} s")))
+    if reason is StopReason.CANCEL or isinstance(error, JobCancelled):
+        return Stopped()
+    return Failed(ErrorReport.of(error))
+
+
+class Attempt:
+    """All methods belong on the event loop's thread."""
+
+    def __init__(self, claim: Claim, *, safe_until: float) -> None:
+        self.claim = claim
+        self.lease: Lease = claim.lease
+        self.reason: StopReason | None = None
+        self.stopped = asyncio.Event()
+        self.lease_lost = asyncio.Event()
+        self.newest_progress: dict[str, object] | None = None
+        self._loop = asyncio.get_running_loop()
+        self._lease_timer = self._loop.call_at(safe_until, self.stop, StopReason.LEASE_LOST)
+        self._run_is_over = False
+        self._run_timer: asyncio.TimerHandle | None = None
+        self._stall_timer: asyncio.TimerHandle | None = None
+
+    @property
+    def names(self) -> dict[str, str | int]:
+        """What log lines about this attempt carry."""
+        return {"job_id": str(self.claim.job_id), "attempt": self.claim.attempt}
+
+    def stop(self, reason: StopReason) -> None:
+        """Ask the attempt to stop. The first reason counts, but a lost lease overrides all: nothing may be written."""
+        if reason is StopReason.LEASE_LOST:
+            self.reason = reason
+            self.lease_lost.set()
+        self.reason = self.reason or reason
+        self.stopped.set()
+
+    def renew(self, safe_until: float) -> None:
+        """A heartbeat has prolonged the lease. What was given up stays given up."""
+        if self.lease_lost.is_set():
+            return
+        self._lease_timer.cancel()
+        self._lease_timer = self._loop.call_at(safe_until, self.stop, StopReason.LEASE_LOST)
+
+    def start_clocks(self) -> None:
+        """The endpoint's own time limits begin, at the first call of this: its ranks are there."""
+        if self._run_timer is not None or self._run_is_over:
+            return
+        self._run_timer = self._loop.call_later(self.claim.run_timeout_s, self.stop, StopReason.RUN_TIMEOUT)
+        self.progressed()
+
+    def progressed(self) -> None:
+        if self._stall_timer is not None:
+            self._stall_timer.cancel()
+        if self.claim.stall_timeout_s is not None and self._run_timer is not None and not self._run_is_over:
+            self._stall_timer = self._loop.call_later(self.claim.stall_timeout_s, self.stop, StopReason.STALL_TIMEOUT)
+
+    def run_ended(self, *, has_result: bool) -> None:
+        """What is left is storing, under the lease alone. A stop that came too late for a result is forgotten."""
+        self._run_is_over = True
+        for timer in (self._run_timer, self._stall_timer):
+            if timer is not None:
+                timer.cancel()
+        self._run_timer = self._stall_timer = None
+        if has_result and not self.lease_lost.is_set():
+            self.reason = None
+            self.stopped.clear()
+
+    def end(self) -> None:
+        """The job is finished, released or lost: nothing of this attempt may ring any more."""
+        self.run_ended(has_result=False)
+        self._lease_timer.cancel()
+
+
+class Attempts:
+    """The attempts of this node, all apps together."""
+
+    def __init__(self) -> None:
+        self._by_lease: dict[Lease, Attempt] = {}
+
+    def __iter__(self) -> Iterator[Attempt]:
+        return iter(list(self._by_lease.values()))
+
+    def __len__(self) -> int:
+        return len(self._by_lease)
+
+    def add(self, attempt: Attempt) -> None:
+        self._by_lease[attempt.lease] = attempt
+
+    def remove(self, attempt: Attempt) -> None:
+        attempt.end()
+        self._by_lease.pop(attempt.lease, None)
+
+    def stop(self, leases: frozenset[Lease], reason: StopReason) -> None:
+        for lease in leases:
+            if lease in self._by_lease:
+                self._by_lease[lease].stop(reason)
+
+    def cancel(self, job_id: UUID) -> None:
+        for attempt in self:
+            if attempt.claim.job_id == job_id:
+                attempt.stop(StopReason.CANCEL)
+
+
+class InternalError(ExecutionError):
+    """The node itself failed while it held the job."""
+
+    code, title, retryable = "internal_error", "The node failed while it ran the job", True
+    hint = "The node's log has the traceback."

@@ -1,0 +1,125 @@
+"""Ending: how an attempt is recorded. Store what it made, finish it or give it back, and tell who follows the job.
+
+An engine that is away is waited for as long as the lease lives; the bytes stay in the spool meanwhile. What a lost
+lease leaves behind is discarded here and nowhere else. It claims nothing by itself: the executor asks for the next
+job.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+from collections.abc import Sequence
+
+from stoker import jobs, log
+from stoker.database import is_unreachable
+from stoker.errors import LeaseLost, StorageUnavailable
+from stoker.events import EventKind
+from stoker.jobs import ClaimRequest, ErrorReport, Failed, Finished, Outcome, Output, Usage
+from worker_node import outputs
+from worker_node.attempt import Attempt, InternalError, StopReason, outcome_without_result
+from worker_node.engines import Engines
+from worker_node.host import HostResult
+from worker_node.patience import Patience
+from worker_node.run import Ran
+
+GIVE_UP_S = 600.0
+COMMIT_S = 10.0
+"""A network that swallows packets answers nothing at all."""
+
+logger = log.get(__name__)
+
+
+async def outcome_of(engines: Engines, attempt: Attempt, ran: Ran) -> Outcome:
+    """What to record. Where the run made files, they are stored first."""
+    if not isinstance(ran.ended, HostResult):
+        return ran.ended
+    loop = asyncio.get_running_loop()
+    began = loop.time()
+    try:
+        succeeded = await outputs.store(engines.storage, attempt, ran.ended)
+    except StorageUnavailable as error:
+        return outcome_without_result(attempt.reason, error, attempt.claim)
+    except (OSError, LookupError, TypeError, ValueError) as error:
+        logger.exception("result_not_stored", **attempt.names)
+        return Failed(ErrorReport.of(InternalError(f"the result could not be stored: {error}")))
+    finally:
+        if ran.has_files:
+            await asyncio.to_thread(shutil.rmtree, ran.ended.folder, ignore_errors=True)
+    if succeeded.outputs:
+        ran.usage.phases["upload"] = loop.time() - began
+        await _announce(engines, attempt, succeeded.outputs)
+    return succeeded
+
+
+async def finish(
+    engines: Engines, attempt: Attempt, outcome: Outcome, usage: Usage, *, then: ClaimRequest | None = None
+) -> Finished | None:
+    """Record the attempt's end, with the next claim in the same transaction. None: it was not this attempt's to end."""
+    if attempt.reason is StopReason.DRAIN:
+        await _release(engines, attempt)
+        return None
+    patience = Patience(attempt, unless=attempt.lease_lost, give_up_s=GIVE_UP_S)
+    while not attempt.lease_lost.is_set():
+        try:
+            async with asyncio.timeout(COMMIT_S):
+                finished = await jobs.finish(engines.db, attempt.lease, outcome, usage, then=then)
+        except Exception as error:
+            if not (is_unreachable(error) or isinstance(error, TimeoutError)):
+                raise
+            if not await patience.wait("job_not_finished", error):
+                break
+        else:
+            if finished.applied:
+                logger.info("job_ended", state=str(finished.state), **attempt.names)
+                engines.tell(attempt.claim.job_id, finished.seq)
+                if finished.state is not None and not finished.state.is_final:
+                    engines.doorbell.ring(attempt.claim.app)
+                return finished
+            break
+    logger.warning("attempt_discarded", **attempt.names)
+    return None
+
+
+async def _announce(engines: Engines, attempt: Attempt, stored: Sequence[Output]) -> None:
+    """An event for each output. The outputs themselves are recorded when the job is finished."""
+    events = [
+        (
+            EventKind.OUTPUT,
+            {
+                "name": output.name,
+                "url": outputs.link_of(output),
+                "content_type": output.content_type,
+                "size_bytes": output.size_bytes,
+                "sha256": output.sha256,
+                "attempt": attempt.claim.attempt,
+                **output.metadata,
+            },
+        )
+        for output in stored
+    ]
+    try:
+        seq = await jobs.append_events(engines.db, attempt.lease, events)
+    except LeaseLost:
+        attempt.stop(StopReason.LEASE_LOST)
+    except Exception as error:
+        if not is_unreachable(error):
+            raise
+        logger.warning("outputs_not_announced", error=str(error)[:300], **attempt.names)
+    else:
+        engines.tell(attempt.claim.job_id, seq)
+
+
+async def _release(engines: Engines, attempt: Attempt) -> None:
+    """Give the job back, unharmed; another node is rung for."""
+    try:
+        moved = await jobs.release(engines.db, [attempt.lease], "node_draining")
+    except Exception as error:
+        if not is_unreachable(error):
+            raise
+        logger.warning("job_not_released", next="its lease runs out", **attempt.names)
+        return
+    for job in moved:
+        logger.info("job_released", **attempt.names)
+        engines.tell(job.job_id, job.seq)
+        engines.doorbell.ring(job.queue)

@@ -1,0 +1,51 @@
+"""What a node's parts share: Postgres, the bus, the object store and the doorbell, opened once by the entry point."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+from uuid import UUID
+
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from stoker.bus import Bus
+from stoker.database import make_engine
+from stoker.queue import Doorbell
+from stoker.settings import NodeSettings
+from stoker.storage import Storage
+
+CONNECTIONS = 8
+
+
+@dataclass
+class Engines:
+    db: AsyncEngine
+    bus: Bus
+    storage: Storage
+    doorbell: Doorbell
+    allowed_hosts: frozenset[str] = frozenset()
+    _telling: set[asyncio.Task[None]] = field(default_factory=set)
+
+    def tell(self, job_id: UUID, seq: int) -> None:
+        """Let those who follow the job know of row ``seq``, without waiting for Redis."""
+        task = asyncio.create_task(self.bus.wake(job_id, seq))
+        self._telling.add(task)
+        task.add_done_callback(self._telling.discard)
+
+    async def close(self) -> None:
+        await asyncio.gather(*self._telling)
+        self.doorbell.close()
+        await self.bus.close()
+        await self.db.dispose()
+
+
+def open_engines(settings: NodeSettings, *, node_id: str) -> Engines:
+    """Connects to nothing yet."""
+    s3 = settings.s3
+    return Engines(
+        db=make_engine(settings.database_url, application_name=f"stoker-node {node_id}", pool_size=CONNECTIONS),
+        bus=Bus(settings.redis_url),
+        storage=Storage(s3.endpoint_url, s3.access_key_id, s3.secret_access_key, s3.bucket, s3.region),
+        doorbell=Doorbell(settings.redis_url),
+        allowed_hosts=settings.fetch_allowed_hosts,
+    )

@@ -1,0 +1,207 @@
+"""Executor: the jobs of one app on this node. One pipe: claim, run, store, finish.
+
+A seat is what a job occupies: the app's ranks are one, and a few more take the calls that need no GPU. When the run
+on a seat ends, its next job is claimed at once: in the transaction that finishes the last one, or, where files are
+still to be stored, beside their upload. So a seat holds at most two leases. What may happen to a job is
+``stoker.jobs``'s to say; when to ask for one is the consumer's and the node's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from stoker import jobs, log
+from stoker.apps import AppVersion
+from stoker.database import is_unreachable
+from stoker.jobs import Claim, ClaimRequest, QueueKey
+from stoker.nodes import RunnerInfo
+from worker_node.attempt import Attempt, Attempts, safe_until
+from worker_node.ending import finish, outcome_of
+from worker_node.engines import Engines
+from worker_node.host import AppHost
+from worker_node.registration import Identity
+from worker_node.run import Ran, run, slots_of
+
+CALLS_WITHOUT_GPUS = 4
+"""How many calls that need no GPU one app may serve at a time."""
+
+logger = log.get(__name__)
+
+
+@dataclass
+class Seat:
+    """``storing``: the outputs of the seat's last job are still on their way."""
+
+    uses_gpus: bool
+    is_free: bool = True
+    storing: asyncio.Task[None] | None = None
+
+    @property
+    def is_storing(self) -> bool:
+        return self.storing is not None and not self.storing.done()
+
+
+def seats_for(version: AppVersion) -> list[Seat]:
+    """What the endpoints of an app can keep busy at a time."""
+    kinds = {endpoint.uses_gpus for endpoint in version.manifest.endpoints}
+    with_gpus = [Seat(uses_gpus=True)] if True in kinds else []
+    without = [Seat(uses_gpus=False) for _ in range(CALLS_WITHOUT_GPUS)] if False in kinds else []
+    return with_gpus + without
+
+
+class Executor:
+    """All methods belong on the node's loop; ``is_open`` alone may be read from any thread."""
+
+    def __init__(
+        self,
+        engines: Engines,
+        identity: Identity,
+        attempts: Attempts,
+        host: AppHost,
+        version: AppVersion,
+        *,
+        lease_s: float,
+        on_change: Callable[[str], None],
+    ) -> None:
+        self._engines, self._identity, self._attempts = engines, identity, attempts
+        self._host, self.version, self._lease_s, self._on_change = host, version, lease_s, on_change
+        self._seats = seats_for(version)
+        self._claiming = asyncio.Lock()
+        self._work: set[asyncio.Task[None]] = set()
+        self.is_draining = False
+
+    @property
+    def app(self) -> str:
+        return self.version.app
+
+    @property
+    def is_open(self) -> bool:
+        """Whether a job of this app could start here now."""
+        return any(seat.is_free and self._can_take(seat) for seat in self._seats)
+
+    @property
+    def runner(self) -> RunnerInfo:
+        """The app's runner as nodes report it."""
+        status, spec = self._host.status, self._host.spec
+        return RunnerInfo(
+            name=self.app,
+            app=self.app,
+            state=str(status.runner if status.state == "ready" else status.state),
+            world_size=slots_of(self._host),
+            slots=list(spec.devices or ()),
+            pids=[pid for pid in (status.pid, *status.rank_pids) if pid],
+        )
+
+    def host_changed(self) -> None:
+        """The app host has a new status."""
+        if self._host.status.runner == "busy":
+            for attempt in self._attempts:
+                if attempt.claim.app == self.app and attempt.claim.uses_gpus:
+                    attempt.start_clocks()
+        self._on_change(self.app)
+
+    async def answer(self) -> asyncio.Task[None] | None:
+        """Claim one job and start to work. The task ends when its seat has no more to do; None: there was nothing."""
+        async with self._claiming:
+            free = [seat for seat in self._seats if seat.is_free and self._can_take(seat)]
+            attempt = await self._claim(free)
+            if attempt is None:
+                return None
+            seat = next(seat for seat in free if seat.uses_gpus is attempt.claim.uses_gpus)
+            seat.is_free = False
+        work = asyncio.create_task(self._work_on(seat, attempt), name=f"{self.app} {attempt.claim.job_id}")
+        self._work.add(work)
+        work.add_done_callback(self._work_ended)
+        self._on_change(self.app)
+        return work
+
+    async def settle(self) -> None:
+        """Wait until all work has ended."""
+        while self._work:
+            await asyncio.wait(self._work)
+
+    async def _work_on(self, seat: Seat, first: Attempt) -> None:
+        """Job after job, until there is none to take."""
+        attempt: Attempt | None = first
+        try:
+            while attempt is not None:
+                ran = await run(self._host, self._engines, attempt, folder=self._folder(attempt))
+                if ran.has_files:
+                    attempt = await self._claim_beside_storing(seat, attempt, ran)
+                else:
+                    attempt = await self._finish_and_claim(seat, attempt, ran)
+        finally:
+            seat.is_free = True
+            self._on_change(self.app)
+            if seat.storing is not None:
+                await seat.storing
+
+    async def _claim_beside_storing(self, seat: Seat, attempt: Attempt, ran: Ran) -> Attempt | None:
+        if seat.storing is not None:
+            await seat.storing  # so that the seat never holds a third lease
+        seat.storing = asyncio.create_task(self._store_and_finish(attempt, ran))
+        return await self._claim([seat])
+
+    async def _finish_and_claim(self, seat: Seat, attempt: Attempt, ran: Ran) -> Attempt | None:
+        together = not seat.is_storing and self._can_take(seat)
+        asked_at = asyncio.get_running_loop().time()
+        try:
+            outcome = await outcome_of(self._engines, attempt, ran)
+            then = self._request([seat]) if together else None
+            finished = await finish(self._engines, attempt, outcome, ran.usage, then=then)
+        finally:
+            self._forget(attempt)
+        if finished is not None and finished.next is not None:
+            return self._begin(finished.next, asked_at)
+        return None if together else await self._claim([seat])
+
+    async def _store_and_finish(self, attempt: Attempt, ran: Ran) -> None:
+        try:
+            outcome = await outcome_of(self._engines, attempt, ran)
+            await finish(self._engines, attempt, outcome, ran.usage)
+        finally:
+            self._forget(attempt)
+
+    async def _claim(self, seats: Sequence[Seat]) -> Attempt | None:
+        seats = [seat for seat in seats if self._can_take(seat)]
+        if not seats:
+            return None
+        asked_at = asyncio.get_running_loop().time()
+        try:
+            claim = await jobs.claim(self._engines.db, self._request(seats))
+        except Exception as error:
+            if not is_unreachable(error):
+                raise
+            return None  # the heartbeat says that Postgres is away; the look finds the job later
+        return None if claim is None else self._begin(claim, asked_at)
+
+    def _begin(self, claim: Claim, asked_at: float) -> Attempt:
+        attempt = Attempt(claim, safe_until=safe_until(asked_at, self._lease_s))
+        self._attempts.add(attempt)
+        logger.info("job_claimed", app=self.app, **attempt.names)
+        self._engines.tell(claim.job_id, claim.seq)
+        return attempt
+
+    def _request(self, seats: Sequence[Seat]) -> ClaimRequest:
+        kinds = sorted({seat.uses_gpus for seat in seats})
+        queues = tuple(QueueKey(self.version.id, uses_gpus) for uses_gpus in kinds)
+        return ClaimRequest(self._identity.node_id, self._identity.boot_id, queues, self.app, self._lease_s)
+
+    def _can_take(self, seat: Seat) -> bool:
+        return not self.is_draining and self._host.can_start(seat.uses_gpus)
+
+    def _folder(self, attempt: Attempt) -> Path:
+        return self._identity.folder / "inputs" / f"{attempt.claim.job_id}.{attempt.claim.attempt}"
+
+    def _forget(self, attempt: Attempt) -> None:
+        self._attempts.remove(attempt)
+        shutil.rmtree(self._folder(attempt), ignore_errors=True)
+
+    def _work_ended(self, work: asyncio.Task[None]) -> None:
+        self._work.discard(work)
+        if not work.cancelled() and (error := work.exception()) is not None:
+            logger.error("work_failed", app=self.app, next="leases run out, jobs are retried", exc_info=error)

@@ -1,0 +1,77 @@
+"""Heartbeat: one statement every few seconds that renews all leases of this node and learns what to stop.
+
+What it cannot renew is not its decision: each attempt stops itself when its lease is about to end. It claims and
+finishes nothing. The node runs one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from uuid import UUID
+
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from stoker import jobs, log
+from stoker.database import is_unreachable
+from worker_node.attempt import Attempts, StopReason, safe_until
+from worker_node.payload import to_json
+from worker_node.registration import Identity
+
+logger = log.get(__name__)
+
+
+class Heartbeat:
+    def __init__(
+        self, db: AsyncEngine, identity: Identity, attempts: Attempts, *, every_s: float, lease_s: float
+    ) -> None:
+        self._db, self._identity, self._attempts = db, identity, attempts
+        self._every_s, self._lease_s = every_s, lease_s
+        self._reachable = True
+
+    async def run(self) -> None:
+        """Beat until cancelled."""
+        loop = asyncio.get_running_loop()
+        while True:
+            sent_at = loop.time()
+            await self._beat(sent_at)
+            await asyncio.sleep(max(0.0, sent_at + self._every_s - loop.time()))
+
+    async def _beat(self, sent_at: float) -> None:
+        sent = {attempt.lease: attempt for attempt in self._attempts}
+        progress: dict[UUID, dict[str, object]] = {
+            attempt.claim.job_id: to_json(attempt.newest_progress)
+            for attempt in sent.values()
+            if attempt.newest_progress is not None
+        }
+        try:
+            async with asyncio.timeout(self._every_s):
+                renewal = await jobs.renew(
+                    self._db,
+                    node_id=self._identity.node_id,
+                    boot_id=self._identity.boot_id,
+                    leases=list(sent),
+                    lease_s=self._lease_s,
+                    progress=progress,
+                )
+        except Exception as error:  # noqa: BLE001 - a heart that stops at a surprise would lose every job of the node
+            self._note_missed(error)
+            return
+        self._note_reachable()
+        for lease, attempt in sent.items():
+            if lease not in renewal.lost:
+                attempt.renew(safe_until(sent_at, self._lease_s))
+        self._attempts.stop(renewal.lost, StopReason.LEASE_LOST)
+        self._attempts.stop(renewal.cancelled, StopReason.CANCEL)
+
+    def _note_missed(self, error: Exception) -> None:
+        if isinstance(error, TimeoutError) or is_unreachable(error):
+            if self._reachable:
+                logger.warning("postgres_lost", error=str(error)[:300], next="jobs stop before their leases end")
+            self._reachable = False
+        else:
+            logger.error("heartbeat_failed", exc_info=error)
+
+    def _note_reachable(self) -> None:
+        if not self._reachable:
+            logger.info("postgres_back")
+        self._reachable = True

@@ -1,0 +1,158 @@
+"""Reporter: what an attempt says while it runs, on its way to Redis and Postgres.
+
+Progress and previews go to the bus, the newest of each rank alone when there are too many; logs become rows, in
+batches. A slow or dead engine never slows the ranks: ``report`` only puts the event where a task finds it. It ends
+no job.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from datetime import UTC, datetime
+from typing import Any, Self
+
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from stoker import jobs, log
+from stoker.bus import Bus
+from stoker.database import is_unreachable
+from stoker.errors import LeaseLost, StokerError
+from stoker.events import Event, EventId, EventKind
+from worker_node.attempt import Attempt, StopReason
+from worker_node.host import HostEvent
+from worker_node.payload import to_json
+
+KEEP_PROGRESS = 256
+"""So many progress events may wait; then each rank keeps its newest alone."""
+LOG_BATCH_S = 0.2
+LOG_BYTES_PER_JOB = 1_000_000
+FLUSH_S = 2.0
+
+logger = log.get(__name__)
+
+
+class Waiting:
+    """Progress and previews that were not sent yet, bounded. Pure."""
+
+    def __init__(self, limit: int = KEEP_PROGRESS) -> None:
+        self._limit = limit
+        self._progress: deque[HostEvent] = deque()
+        self._previews: dict[int | None, HostEvent] = {}
+
+    def add(self, event: HostEvent) -> None:
+        if event.kind is EventKind.PREVIEW:
+            self._previews[event.rank] = event
+            return
+        self._progress.append(event)
+        if len(self._progress) > self._limit:
+            newest = {waiting.rank: waiting for waiting in self._progress}
+            self._progress = deque(newest.values())
+
+    def take(self) -> list[HostEvent]:
+        """All that waits, in order; previews come last."""
+        taken = [*self._progress, *self._previews.values()]
+        self._progress.clear()
+        self._previews.clear()
+        return taken
+
+
+class Reporter:
+    """Of one attempt. ``async with`` it around the run: leaving it sends what is left, for at most ``FLUSH_S``."""
+
+    def __init__(self, db: AsyncEngine, bus: Bus, attempt: Attempt) -> None:
+        self._db, self._bus, self._attempt = db, bus, attempt
+        self._seq, self._sent = attempt.claim.seq, 0
+        self._waiting = Waiting()
+        self._lines: list[dict[str, Any]] = []
+        self._log_bytes = 0
+        self._has_live, self._has_lines, self._closing = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+    def report(self, event: HostEvent) -> None:
+        """Take an event of the app. Never waits."""
+        self._attempt.progressed()
+        if event.kind is EventKind.LOG:
+            self._add_line(event)
+            return
+        self._waiting.add(event)
+        self._has_live.set()
+        if event.kind is EventKind.PROGRESS:
+            self._attempt.newest_progress = event.data
+
+    async def __aenter__(self) -> Self:
+        self._tasks = [asyncio.create_task(self._send_live()), asyncio.create_task(self._store_lines())]
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._closing.set()
+        self._has_live.set()
+        self._has_lines.set()
+        _done, late = await asyncio.wait(self._tasks, timeout=FLUSH_S)
+        for task in late:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        for task in self._tasks:
+            if not task.cancelled() and (error := task.exception()) is not None:
+                logger.error("reporting_failed", job_id=str(self._attempt.claim.job_id), exc_info=error)
+
+    async def _send_live(self) -> None:
+        while True:
+            await self._has_live.wait()
+            self._has_live.clear()
+            for event in self._waiting.take():
+                await self._bus.progress(self._attempt.claim.job_id, self._numbered(event))
+            if self._closing.is_set() and not self._has_live.is_set():
+                return
+
+    def _numbered(self, event: HostEvent) -> Event:
+        self._sent += 1
+        attempt = self._attempt.claim.attempt
+        data = to_json({"rank": event.rank, "attempt": attempt, **event.data})
+        return Event(EventId(self._seq, attempt, self._sent), event.kind, data, datetime.now(UTC))
+
+    def _add_line(self, event: HostEvent) -> None:
+        if self._log_bytes > LOG_BYTES_PER_JOB:
+            return
+        line = to_json({"rank": event.rank, "attempt": self._attempt.claim.attempt, **event.data})
+        self._log_bytes += sum(len(value) for value in line.values() if isinstance(value, str)) + 50
+        if self._log_bytes > LOG_BYTES_PER_JOB:
+            line = {"attempt": self._attempt.claim.attempt, "message": "Further log lines of this job are left out."}
+        self._lines.append(line)
+        self._has_lines.set()
+
+    async def _store_lines(self) -> None:
+        while True:
+            await self._has_lines.wait()
+            if not self._closing.is_set():
+                await _pass_time(self._closing, LOG_BATCH_S)
+            self._has_lines.clear()
+            lines, self._lines = self._lines, []
+            if lines and not await self._store(lines):
+                self._lines = lines + self._lines
+                self._has_lines.set()
+            elif self._closing.is_set() and not self._lines:
+                return
+
+    async def _store(self, lines: list[dict[str, Any]]) -> bool:
+        """Whether the lines need no further try."""
+        try:
+            self._seq = await jobs.append_events(
+                self._db, self._attempt.lease, [(EventKind.LOG, line) for line in lines]
+            )
+        except LeaseLost:
+            self._attempt.stop(StopReason.LEASE_LOST)
+            return True
+        except Exception as error:
+            if not is_unreachable(error) or isinstance(error, StokerError):
+                raise
+            return False
+        await self._bus.wake(self._attempt.claim.job_id, self._seq)
+        return True
+
+
+async def _pass_time(unless: asyncio.Event, seconds: float) -> None:
+    try:
+        async with asyncio.timeout(seconds):
+            await unless.wait()
+    except TimeoutError:
+        return

@@ -1,0 +1,89 @@
+"""Run: one attempt served by its app host, from the call until it returns, raises or is stopped.
+
+It claims, stores and finishes nothing: the executor does. Time limits, cancels and lost leases reach it as the
+attempt's ``stopped``, whoever asked.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from pathlib import Path
+
+from stoker import log
+from stoker.errors import StokerError
+from stoker.jobs import Failed, Stopped, Usage
+from worker_node.attempt import Attempt, outcome_without_result
+from worker_node.engines import Engines
+from worker_node.host import AppHost, HostCall, HostResult
+from worker_node.inputs import Inputs
+from worker_node.reporter import Reporter
+
+logger = log.get(__name__)
+
+
+@dataclass(frozen=True)
+class Ran:
+    """How a run ended: a result that is to be stored, or what to record in its place."""
+
+    ended: HostResult | Failed | Stopped
+    usage: Usage
+
+    @property
+    def has_files(self) -> bool:
+        return isinstance(self.ended, HostResult) and bool(self.ended.files)
+
+
+def slots_of(host: AppHost) -> int:
+    """How many slots, GPUs where the node has any, the app's runner occupies."""
+    wanted = host.manifest.num_gpus if host.manifest is not None else 0
+    return (host.spec.world_size or wanted) if wanted else 0
+
+
+async def run(host: AppHost, engines: Engines, attempt: Attempt, *, folder: Path) -> Ran:
+    """Have the app serve the attempt's job. ``folder`` is where files of its input may lie."""
+    claim, loop = attempt.claim, asyncio.get_running_loop()
+    files = Inputs(engines.db, engines.storage, claim, folder, allowed_hosts=engines.allowed_hosts)
+    gpus = slots_of(host) if claim.uses_gpus else 0
+    began = loop.time()
+    try:
+        async with Reporter(engines.db, engines.bus, attempt) as reporter:
+            call = HostCall(
+                call_id=f"{claim.job_id}.{claim.attempt}",
+                endpoint=claim.endpoint,
+                input=claim.input,
+                job_id=claim.job_id,
+                attempt=claim.attempt,
+                on_event=reporter.report,
+                fetch=files.fetch,
+            )
+            result = await _serve(host, attempt, call)
+    except StokerError as error:
+        attempt.run_ended(has_result=False)
+        took_s = loop.time() - began
+        usage = Usage(gpu_seconds=took_s * gpus, gpus=gpus, phases={"run": took_s})
+        return Ran(outcome_without_result(attempt.reason, error, claim), usage)
+    attempt.run_ended(has_result=True)
+    usage = Usage(
+        gpu_seconds=result.run_s * gpus,
+        gpus=gpus,
+        warm=result.warm,
+        phases={"cold_start": result.cold_start_s, "run": result.run_s},
+        peak_memory_bytes=result.peak_memory_bytes,
+    )
+    return Ran(result, usage)
+
+
+async def _serve(host: AppHost, attempt: Attempt, call: HostCall) -> HostResult:
+    if not attempt.claim.uses_gpus or host.status.runner == "warm":
+        attempt.start_clocks()  # otherwise when the ranks are there: the executor hears of it
+    serving = asyncio.create_task(host.call(call))
+    stopped = asyncio.create_task(attempt.stopped.wait())
+    try:
+        await asyncio.wait({serving, stopped}, return_when=asyncio.FIRST_COMPLETED)
+        if not serving.done():
+            logger.info("job_stopping", reason=str(attempt.reason), **attempt.names)
+            await host.cancel(call.call_id)
+        return await serving
+    finally:
+        stopped.cancel()
