@@ -10,6 +10,7 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID, uuid4
 
+import psycopg
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
@@ -155,3 +156,12 @@ async def new_world(database_url: str, *, pool_size: int = 5, frozen: bool = Tru
         yield world
     finally:
         await asyncio.shield(db.dispose())
+
+
+async def until_blocked(database_url: str) -> None:
+    """Return once a session of this database waits for another one's lock."""
+    waits = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+    async with await psycopg.AsyncConnection.connect(database_url, autocommit=True) as watching:
+        waiting = None
+        while waiting in (None, (0,)):
+            waiting = await (await watching.execute(waits)).fetchone()
