@@ -32,9 +32,9 @@ ORDER BY finished_at LIMIT :limit
 OUTPUT_KEYS = text("SELECT key FROM job_outputs WHERE job_id = ANY(:job_ids)")
 DELETE_JOBS = text("DELETE FROM jobs WHERE id = ANY(:job_ids) AND finished_at IS NOT NULL")
 
-OPEN_REQUEST = text("""
-SELECT id, action, target FROM admin_requests WHERE done_at IS NULL ORDER BY id LIMIT 1 FOR UPDATE SKIP LOCKED
-""")
+# One replica at a time: requests are carried out in the order in which they were made.
+MY_TURN = text("SELECT pg_try_advisory_xact_lock(hashtextextended('stoker admin_requests', 0))")
+OPEN_REQUEST = text("SELECT id, action, target FROM admin_requests WHERE done_at IS NULL ORDER BY id LIMIT 1")
 ANSWER_REQUEST = text("UPDATE admin_requests SET done_at = stoker_now(), answer = :answer WHERE id = :id")
 
 logger = log.get(__name__)
@@ -86,7 +86,8 @@ class Control:
         """Do what admins asked for in SQL, one request a transaction."""
         while True:
             async with self.db.begin() as connection:
-                request = (await connection.execute(OPEN_REQUEST)).one_or_none()
+                is_mine = (await connection.execute(MY_TURN)).scalar_one()
+                request = (await connection.execute(OPEN_REQUEST)).one_or_none() if is_mine else None
                 if request is None:
                     return
                 answer = await self._carry_out(request.action, request.target)

@@ -1,0 +1,211 @@
+"""The control loop's duties, each on real rows."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import httpx2
+import pytest
+from redis.asyncio import Redis
+from sqlalchemy import text
+from sqlalchemy.exc import OperationalError
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from api.control.deliverer import Deliverer
+from api.control.duties import Control
+from api.control.loop import Duty, run_duties
+from stoker.bus import Bus
+from stoker.local.engines import Engines
+from stoker.queue import Doorbell, queue_name
+from stoker.settings import ControlSettings
+from stoker.storage import Storage
+from tests.support.acting_node import ActingNode
+from tests.support.api_server import api_settings
+from tests.support.sse import events, named, rest
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+async def control(
+    engines: Engines, database_url: str, db: AsyncEngine, bus: Bus, storage: Storage
+) -> AsyncIterator[Control]:
+    wanted = api_settings(engines, database_url).model_dump(include=set(ControlSettings.model_fields))
+    settings = ControlSettings.model_validate({**wanted, "keep_jobs_days": 1.0})
+    doorbell = Doorbell(engines.redis_url)
+    deliverer = Deliverer(db, public_url=None, allowed_hosts=frozenset())
+    yield Control(settings, db, bus, doorbell, storage, deliverer)
+    await deliverer.close()
+    doorbell.close()
+
+
+async def submit(http: httpx2.AsyncClient, app: str, **fields: object) -> str:
+    answer = await http.post("/v1/jobs", json={"app": app, "input": {"prompt": "a cat"}, **fields})
+    assert answer.status_code == 202, answer.text
+    job_id: str = answer.json()["id"]
+    return job_id
+
+
+async def state(http: httpx2.AsyncClient, job_id: str) -> str:
+    found: str = (await http.get(f"/v1/jobs/{job_id}")).json()["state"]
+    return found
+
+
+async def run(db: AsyncEngine, statement: str, **values: object) -> None:
+    async with db.begin() as connection:
+        await connection.execute(text(statement), values)
+
+
+async def bells(engines: Engines, app: str) -> int:
+    """Wait for a bell, take it, and say whether there was one."""
+    async with Redis.from_url(engines.redis_url, socket_timeout=10) as redis:
+        return 0 if await redis.brpop([queue_name(app)], timeout=5) is None else 1
+
+
+async def test_a_job_whose_lease_ran_out_is_queued_rung_for_and_told_to_its_followers(
+    control: Control, http: httpx2.AsyncClient, node: ActingNode, app: str, db: AsyncEngine, engines: Engines
+) -> None:
+    job_id = await submit(http, app)
+    await bells(engines, app)
+    await node.claim()
+    await run(db, "UPDATE job_leases SET expires_at = stoker_now() - interval '1 s' WHERE job_id = :id", id=job_id)
+
+    async with events(http, f"/v1/jobs/{job_id}/events", params={"after": "2"}) as raw:
+        await control.reap()
+        again = await anext(named(raw))
+
+    assert again.data["state"] == "queued"
+    assert await bells(engines, app) == 1
+
+
+async def test_a_job_that_nobody_started_in_time_fails(
+    control: Control, http: httpx2.AsyncClient, node: ActingNode, app: str, db: AsyncEngine
+) -> None:
+    job_id = await submit(http, app, start_timeout=60)
+    waits = await submit(http, app, start_timeout=6000)
+    await run(db, "UPDATE jobs SET start_deadline = stoker_now() - interval '1 s' WHERE id = :id", id=job_id)
+
+    async with events(http, f"/v1/jobs/{job_id}/events") as raw:
+        await control.expire_unstarted()
+        seen = await rest(raw)
+
+    assert (seen[-1].data["state"], seen[-1].data["error"]["code"]) == ("failed", "start_timeout")
+    assert await state(http, waits) == "queued"
+
+
+async def test_a_job_whose_time_has_come_is_queued_and_rung_for(
+    control: Control, http: httpx2.AsyncClient, node: ActingNode, app: str, db: AsyncEngine, engines: Engines
+) -> None:
+    job_id = await submit(http, app, run_at="2100-01-01T00:00:00Z")
+    await run(db, "UPDATE jobs SET available_at = stoker_now() WHERE id = :id", id=job_id)
+
+    await control.promote_due()
+
+    assert await state(http, job_id) == "queued"
+    assert await bells(engines, app) == 1
+
+
+async def test_what_an_admin_asked_for_in_sql_is_carried_out_once(
+    control: Control, http: httpx2.AsyncClient, node: ActingNode, app: str, db: AsyncEngine
+) -> None:
+    job_id = await submit(http, app)
+    ask = "INSERT INTO admin_requests (action, target) VALUES (:action, :target)"
+    for action, target in (("cancel", job_id), ("retry", job_id), ("cancel", "nonsense"), ("dance", job_id)):
+        await run(db, ask, action=action, target=target)
+
+    await asyncio.gather(control.carry_out_requests(), control.carry_out_requests())
+
+    async with db.connect() as connection:
+        rows = await connection.execute(text("SELECT action, answer, done_at FROM admin_requests ORDER BY id"))
+        answers = rows.all()
+    listed = (await http.get("/v1/jobs")).json()["jobs"]
+    assert [job["retried_from"] for job in listed] == [job_id, None]
+    assert [job["state"] for job in listed] == ["queued", "cancelled"]
+    assert [row.answer for row in answers[:2]] == ["cancelled", listed[0]["id"]]
+    assert all(row.answer.startswith("refused: ") for row in answers[2:])
+    assert all(row.done_at is not None for row in answers)
+
+
+async def test_final_jobs_past_their_retention_are_deleted_with_their_objects(
+    control: Control, http: httpx2.AsyncClient, node: ActingNode, app: str, db: AsyncEngine, storage: Storage
+) -> None:
+    old, young, waiting = [await submit(http, app) for _ in range(3)]
+    keys = []
+    for _ in (old, young):
+        claim = await node.claim()
+        output = await node.store(storage, claim, "cat.png", "", b"png", "image/png")
+        await node.succeed(claim, {}, [output])
+        keys.append(output.key)
+    aged = "UPDATE jobs SET finished_at = finished_at - interval '2 days' WHERE id = :id"
+    await run(db, aged, id=old)
+
+    await control.prune()
+
+    left = [job["id"] for job in (await http.get("/v1/jobs")).json()["jobs"]]
+    assert left == [waiting, young]
+    assert await storage.size_of(keys[0]) is None
+    assert await storage.size_of(keys[1]) == 3
+
+
+async def test_a_duty_that_fails_stops_neither_itself_nor_the_others() -> None:
+    stopping, calls, enough = asyncio.Event(), [], asyncio.Event()
+
+    async def fails() -> None:
+        calls.append("fails")
+        raise ValueError("broken")
+
+    async def lost() -> None:
+        calls.append("lost")
+        raise OperationalError("SELECT 1", {}, ConnectionRefusedError(), connection_invalidated=True)
+
+    async def works() -> None:
+        calls.append("works")
+        if min(calls.count(name) for name in ("fails", "lost")) >= 2:
+            enough.set()
+
+    duties = [Duty("fails", 0.01, fails), Duty("lost", 0.01, lost), Duty("works", 0.01, works)]
+    running = asyncio.create_task(run_duties(duties, stopping))
+    await enough.wait()
+    stopping.set()
+    await running
+
+    assert calls.count("works") > calls.count("fails") >= 2
+
+
+async def test_the_process_does_its_duties_until_sigterm(
+    engines: Engines,
+    database_url: str,
+    http: httpx2.AsyncClient,
+    node: ActingNode,
+    app: str,
+    db: AsyncEngine,
+    tmp_path: Path,
+) -> None:
+    job_id = await submit(http, app, start_timeout=60)
+    await run(db, "UPDATE jobs SET start_deadline = stoker_now() - interval '1 s' WHERE id = :id", id=job_id)
+    reader, writer = os.pipe()
+    environment = {**os.environ, **engines.environment(), "DATABASE_URL": database_url, "STOKER_READY_FD": str(writer)}
+    command = [sys.executable, "-m", "api.control"]
+
+    with (tmp_path / "log").open("wb") as log:
+        process = await asyncio.create_subprocess_exec(*command, env=environment, pass_fds=[writer], stderr=log)
+    os.close(writer)
+    try:
+        line = await asyncio.to_thread(os.fdopen(reader).readline)
+        async with events(http, f"/v1/jobs/{job_id}/events") as raw:
+            seen = await rest(raw)
+        process.send_signal(signal.SIGTERM)
+        code = await process.wait()
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+
+    assert httpx2.Response(200, text=line).json()["ready"] is True
+    assert seen[-1].data["state"] == "failed"
+    assert code == 0
