@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import AsyncIterator, Callable
 
 import pytest
@@ -59,3 +60,12 @@ async def pair(anyio_backend: str, logs: LogBook) -> AsyncIterator[DistributedRu
 def pids() -> Callable[[DistributedRunner], list[int]]:
     """Read the process ids of a runner's ranks."""
     return lambda runner: [rank.pid for rank in runner.status().ranks]
+
+
+async def ended(pidfd: int) -> None:
+    """Wait until the process of a descriptor has ended."""
+    seen = asyncio.Event()
+    asyncio.get_running_loop().add_reader(pidfd, seen.set)
+    await seen.wait()
+    asyncio.get_running_loop().remove_reader(pidfd)
+    os.close(pidfd)

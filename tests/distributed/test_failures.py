@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import signal
 from collections.abc import Callable
@@ -10,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.distributed.conftest import ENV, TOOLBOX
+from tests.distributed.conftest import ENV, TOOLBOX, ended
 from worker_node.distributed import (
     CallTimeout,
     DistributedRunner,
@@ -76,8 +75,7 @@ async def test_a_rank_that_raises_before_a_collective_leaves_no_half_done_collec
     assert not set(pids(pair)) & set(before)
 
 
-@pytest.mark.parametrize("how", ["exit", "kill"])
-@pytest.mark.parametrize("rank", [0, 1])
+@pytest.mark.parametrize(("rank", "how"), [(0, "exit"), (1, "kill")])
 async def test_a_rank_that_dies_in_mid_call_is_named_and_the_next_call_works(
     pair: DistributedRunner, rank: int, how: str
 ):
@@ -103,11 +101,10 @@ async def test_a_rank_that_dies_while_none_calls_is_replaced(pair: DistributedRu
     before = pids(pair)
     await pair.invoke({"do": "echo"})
 
+    other = os.pidfd_open(before[0])
     os.kill(before[1], signal.SIGKILL)
-    ended = os.pidfd_open(before[0])
     # The other rank has to go as well: this is the sign that the death was seen.
-    await readable(ended)
-    os.close(ended)
+    await ended(other)
 
     assert await pair.invoke({"do": "all_reduce"}) == 2.0
     assert not set(pids(pair)) & set(before)
@@ -119,8 +116,7 @@ async def test_what_a_rank_started_dies_with_a_killed_rank(single: DistributedRu
     with pytest.raises(RankDied):
         await single.invoke({"do": "die", "rank": 0, "how": "kill"})
 
-    await readable(helper)
-    os.close(helper)
+    await ended(helper)
 
 
 async def test_the_error_of_a_dead_rank_has_its_last_words(single: DistributedRunner):
@@ -156,13 +152,13 @@ async def test_a_call_that_hangs_is_killed_after_its_timeout_and_the_next_call_w
 
 
 async def test_a_silent_stream_ends_at_its_streaming_timeout(single: DistributedRunner):
-    seen = []
+    stream = single.stream({"do": "step_until_cancelled"}, streaming_timeout=0.3)
+    first = await anext(stream)
 
     with pytest.raises(CallTimeout, match="nothing came"):
-        async for item in single.stream({"do": "step_until_cancelled"}, streaming_timeout=0.3):
-            seen.append(item)
+        await anext(stream)
 
-    assert seen == ["stepping"]
+    assert first == "stepping"
 
 
 async def test_the_runners_own_timeout_bounds_calls_that_name_none():
@@ -232,11 +228,3 @@ async def test_a_pool_that_cannot_be_rebuilt_is_broken_says_why_and_can_be_start
     await runner.start(file=str(tmp_path / "another"))
     assert runner.is_alive()
     await runner.stop()
-
-
-async def readable(descriptor: int) -> None:
-    """Wait until a descriptor has something to say: of a process, its end."""
-    loop, seen = asyncio.get_running_loop(), asyncio.Event()
-    loop.add_reader(descriptor, seen.set)
-    await seen.wait()
-    loop.remove_reader(descriptor)

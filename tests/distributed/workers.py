@@ -113,7 +113,7 @@ class Toolbox(DistributedWorker):
         return {name: os.environ.get(name) for name in names}
 
     def whereabouts(self, **_: Any) -> dict[str, Any]:
-        return {"cwd": os.getcwd(), "device": str(self.device)}
+        return {"cwd": str(pathlib.Path.cwd()), "device": str(self.device)}
 
     def threads(self, **_: Any) -> int:
         import torch
@@ -183,7 +183,7 @@ class Trainer(DistributedWorker):
 class Async(DistributedWorker):
     """All three methods async; teardown leaves a mark."""
 
-    async def setup(self, mark: str = "") -> None:
+    async def setup(self, mark: str) -> None:
         self.mark = mark
 
     async def __call__(self, number: int) -> int:
@@ -192,8 +192,7 @@ class Async(DistributedWorker):
         return number * 2
 
     async def teardown(self) -> None:
-        if self.mark:
-            pathlib.Path(self.mark).write_text("torn down")
+        await asyncio.to_thread(pathlib.Path(self.mark).write_text, "torn down")
 
 
 class BadSetup(DistributedWorker):

@@ -1,0 +1,168 @@
+"""The parts that need no process: text events, environments, back-off, steps, signatures."""
+
+from __future__ import annotations
+
+import base64
+import inspect
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+
+from worker_node.distributed import DistributedRunner, DistributedWorker, RunnerError, errors
+from worker_node.distributed.calls import in_step
+from worker_node.distributed.environment import rank_environment, visible_devices
+from worker_node.distributed.text_events import text_event
+from worker_node.distributed.warmth import pause_before
+
+
+def data_of(event: bytes) -> Any:
+    return json.loads(event.decode().splitlines()[2].removeprefix("data: "))
+
+
+@pytest.mark.parametrize(
+    ("asked", "mode", "sent"),
+    [
+        ("jpeg", "RGB", "jpeg"),
+        ("jpg", "P", "jpeg"),
+        ("jpeg", "RGBA", "png"),
+        ("png", "RGB", "png"),
+        ("webp", "RGBA", "webp"),
+    ],
+)
+def test_images_are_encoded_once_in_the_asked_format_and_keep_their_alpha(asked: str, mode: str, sent: str):
+    found = data_of(text_event(1, "progress", {"preview": Image.new(mode, (4, 3))}, image_format=asked))["preview"]
+
+    head, _, data = found["url"].partition(",")
+    image = Image.open(io.BytesIO(base64.b64decode(data)))
+    assert head == f"data:image/{sent};base64"
+    assert (image.format, image.size) == (sent.upper(), (4, 3))
+    assert ("A" in image.mode) == ("A" in mode)
+
+
+def test_a_text_event_is_one_line_of_json_that_browsers_parse():
+    event = text_event(3, "result", {"loss": float("nan"), "text": "a\nb", "path": Path("/x"), "pair": (1, 2), 5: None})
+
+    assert event.startswith(b"id: 3\nevent: result\ndata: ")
+    assert event.endswith(b"\n\n")
+    assert event.count(b"\n") == 4
+    assert data_of(event) == {"loss": None, "text": "a\nb", "path": "/x", "pair": [1, 2], "5": None}
+
+
+def test_a_tensor_in_a_text_event_says_how_to_read_its_bytes():
+    found = data_of(text_event(1, "progress", torch.ones(2, dtype=torch.float32)))
+
+    assert (found["dtype"], found["shape"]) == ("float32", [2])
+    assert base64.b64decode(found["url"].partition(",")[2]) == b"\0\0\x80\x3f" * 2
+
+
+@pytest.mark.parametrize(
+    ("devices", "visible", "expected"),
+    [
+        ([2, 0], None, "2,0"),
+        ([1], "4,7", "7"),
+        ([0, 1], "GPU-a, GPU-b", "GPU-a,GPU-b"),
+        (["GPU-x"], "0", "GPU-x"),
+        ([], "0,1", ""),
+    ],
+)
+def test_chosen_devices_are_counted_among_those_this_process_sees(
+    devices: list[int | str], visible: str | None, expected: str
+):
+    assert visible_devices(devices, visible) == expected
+
+
+def test_a_ranks_environment_leaves_the_callers_choices_alone():
+    env = rank_environment(
+        {"GLOO_SOCKET_IFNAME": "eth0", "CUDA_VISIBLE_DEVICES": "3"},
+        {"A": "1"},
+        rank=1,
+        world_size=2,
+        devices=None,
+        link="",
+    )
+
+    assert (env["GLOO_SOCKET_IFNAME"], env["CUDA_VISIBLE_DEVICES"], env["A"]) == ("eth0", "3", "1")
+    assert (env["RANK"], env["LOCAL_RANK"], env["WORLD_SIZE"]) == ("1", "1", "2")
+
+
+def test_rebuilds_pause_longer_after_each_misfortune_up_to_a_bound():
+    pauses = [pause_before(misfortunes) for misfortunes in range(1, 12)]
+
+    assert pauses[:4] == [0.0, 0.25, 0.5, 1.0]
+    assert pauses[-1] == 30.0
+
+
+def test_ranks_are_in_step_when_they_counted_alike_in_each_group_that_they_share():
+    assert in_step([{"0": 3, "even": 1}, {"0": 3}, {"0": 3, "even": 1}])
+    assert not in_step([{"0": 3}, {"0": 2}])
+    assert not in_step([{"0": 3, "even": 1}, {"0": 3}, {"0": 3, "even": 2}])
+
+
+def test_every_error_has_a_code_of_its_own_and_a_hint():
+    found = [error for error in vars(errors).values() if inspect.isclass(error) and issubclass(error, RunnerError)]
+    leaves = [error for error in found if "code" in vars(error) and error is not RunnerError]
+
+    assert len({error.code for error in leaves}) == len(leaves)
+    assert all(error.hint for error in leaves)
+    assert all(issubclass(error, RuntimeError) for error in found)
+
+
+FAL = {
+    "__init__": "worker_cls world_size master_addr master_port worker_addr worker_port timeout keepalive_payload "
+    "keepalive_interval cwd",
+    "start": "timeout=1800 setup_kwargs",
+    "invoke": "payload timeout=None",
+    "stream": "payload timeout=None streaming_timeout=None as_text_events=False",
+    "stop": "timeout=10",
+    "terminate": "timeout=10",
+    "is_alive": "",
+    "ensure_alive": "",
+    "gather_errors": "",
+    "keepalive": "timeout=60.0",
+    "maybe_start_keepalive": "",
+    "maybe_reset_keepalive": "",
+    "maybe_cancel_keepalive": "",
+}
+FAL_WORKER = {
+    "__init__": "rank=0 world_size=1",
+    "teardown": "",
+    "initialize": "kwargs",
+    "shutdown": "timeout=None",
+    "add_streaming_result": "result image_format=jpeg as_text_event=False",
+    "add_streaming_error": "error",
+    "rank_print": "message debug=False",
+    "submit": "coro",
+    "run_in_worker": "func args kwargs",
+}
+
+
+@pytest.mark.parametrize(
+    ("owner", "method", "expected"),
+    [(DistributedRunner, *item) for item in FAL.items()] + [(DistributedWorker, *item) for item in FAL_WORKER.items()],
+)
+def test_signatures_are_those_that_code_written_for_fal_calls(owner: type, method: str, expected: str):
+    parameters = list(inspect.signature(getattr(owner, method)).parameters.values())[1:]
+
+    for found, wanted in zip(parameters, expected.split(), strict=False):
+        name, _, default = wanted.partition("=")
+        assert found.name == name
+        assert not default or str(found.default) == default
+    assert len(parameters) >= len(expected.split())
+
+
+def test_a_worker_works_as_a_plain_object_without_a_runner():
+    class Plain(DistributedWorker):
+        def __call__(self, number: int) -> int:
+            self.raise_if_cancelled()
+            self.add_streaming_result(number)
+            return number + self.rank
+
+    worker = Plain()
+
+    assert worker(2) == 2
+    assert (worker.rank, worker.world_size, worker.device.type) == (0, 1, "cpu")
