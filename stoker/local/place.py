@@ -90,7 +90,9 @@ def postgres_home(data_dir: Path) -> tuple[Path, int | None]:
         home = home.resolve()
     home.mkdir(exist_ok=True)
     home.chmod(0o711)
-    return home, NOBODY
+    data = home / "data"
+    # What an ordinary user began, root goes on with as that user: PostgreSQL wants to own its data.
+    return home, (data.stat().st_uid if data.exists() else NOBODY)
 
 
 def discard(data_dir: Path) -> None:

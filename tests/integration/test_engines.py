@@ -22,7 +22,7 @@ from stoker.local.binaries import POSTGRES, VALKEY, find
 from stoker.local.engines import Engines, start_engines
 from stoker.local.process import ProcessExitedError
 from tests.support.processes import Watched
-from tests.support.users import as_ordinary_user, give_to_ordinary_user
+from tests.support.users import ORDINARY, as_ordinary_user, give_to_ordinary_user
 
 HOLD_ENGINES = """
 import json, sys
@@ -143,15 +143,17 @@ def test_a_postgres_killed_with_its_starter_starts_again(data_dir: Path, own_env
         psycopg.connect(again.database_url).close()
 
 
-def test_engines_run_for_an_ordinary_user(data_dir: Path, own_environ: dict[str, str]) -> None:
+def test_engines_run_for_an_ordinary_user_and_then_for_root(data_dir: Path, own_environ: dict[str, str]) -> None:
     give_to_ordinary_user(data_dir)
     holder, report = hold_engines(data_dir, own_environ, *as_ordinary_user())
 
     owners = {psutil.Process(pid).uids().effective for pid in report["pids"].values()}
     holder.communicate(timeout=60)
 
-    assert owners == {place.NOBODY if os.geteuid() == 0 else os.geteuid()}
+    assert owners == {ORDINARY if os.geteuid() == 0 else os.geteuid()}
     assert holder.returncode == 0
+    with start_engines(data_dir, want=["postgres"], environ=own_environ) as by_root_or_us:
+        psycopg.connect(by_root_or_us.database_url).close()
 
 
 def test_postgres_of_root_lies_elsewhere_when_the_data_folder_is_closed(

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import os
+import pwd
 import sys
 from pathlib import Path
 
-from stoker.local.place import NOBODY, is_open
+from stoker.local.place import is_open
+
+ORDINARY = pwd.getpwnam("daemon").pw_uid  # not the user as whom root's PostgreSQL runs
 
 
 def as_ordinary_user() -> list[str]:
-    """What to put before a command. Root becomes ``nobody``; a Python under a closed folder stays readable to it."""
+    """What to put before a command. A Python under a closed folder stays readable to it."""
     if os.geteuid() != 0:
         return []
-    user = ["setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups"]
+    user = ["setpriv", f"--reuid={ORDINARY}", f"--regid={ORDINARY}", "--clear-groups"]
     if all(is_open(path.parent) for path in (Path(sys.executable), Path(sys.executable).resolve())):
         return user
     return [*user, "--inh-caps=+dac_read_search", "--ambient-caps=+dac_read_search"]
@@ -22,4 +25,4 @@ def as_ordinary_user() -> list[str]:
 def give_to_ordinary_user(folder: Path) -> None:
     """Let that user write ``folder``."""
     if os.geteuid() == 0:
-        os.chown(folder, NOBODY, NOBODY)
+        os.chown(folder, ORDINARY, ORDINARY)
