@@ -147,15 +147,19 @@ def stop_leftovers(folder: Path, program: str, stop_signal: signal.Signals, *, g
 
     A server's working directory is its data folder, so a process id that has another owner now is never hit.
     """
-    for pid, pidfd in list(_working_in(folder, program)):
-        try:
+    found = list(_working_in(folder, program))
+    try:
+        # All of them before the first wait: a server's own children end when it tells them to.
+        for pid, _ in found:
             with suppress(ProcessLookupError):
                 os.kill(pid, stop_signal)
+        for pid, pidfd in found:
             if not has_ended(pidfd, grace_s):
                 with suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
                 has_ended(pidfd, grace_s)
-        finally:
+    finally:
+        for _, pidfd in found:
             os.close(pidfd)
 
 

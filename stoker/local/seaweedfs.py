@@ -52,7 +52,7 @@ def start(
     """Start SeaweedFS on ``data_dir`` and return once its bucket takes and gives an object."""
     home = data_dir / "seaweedfs"
     home.mkdir(mode=0o700, exist_ok=True)
-    stop_leftovers(home, "weed", STOP)
+    stop_leftovers(home, "weed", STOP, grace_s=GRACE_S)
     _remove_sockets(last_ports)
 
     def attempt(ports: list[int]) -> SeaweedFS:
