@@ -26,6 +26,7 @@ from stoker.states import JobState
 APP = "stoker/text-to-image"
 INPUT = {"prompt": "a red circle above a blue square", "num_images": 2, "seed": 7}
 OUT = Path("out")
+START_TIMEOUT_S = 300  # ranks that never become warm should be said, not waited for
 
 
 def run(*, leave: bool) -> int:
@@ -57,7 +58,7 @@ def _show_job(running: stack.Stack, console: Console) -> JobState:
     """Send the job, draw it while it runs, save what it made and say where everything is."""
     with Client(running.api_url, running.api_key) as client:
         console.print(f"POST {running.api_url}/v1/jobs  {APP}  {INPUT}", markup=False, soft_wrap=True)
-        job = client.submit(APP, INPUT)
+        job = client.submit(APP, INPUT, start_timeout_s=START_TIMEOUT_S)
         with Drawing(console) as drawing:
             for event in client.events(job.id):
                 drawing.show(event)
