@@ -29,8 +29,8 @@ class Drawing:
             console=self._console,
             disable=not self._console.is_terminal,
         )
-        self._ranks: dict[int, TaskID] = {}
-        self._tenths: dict[int, int] = {}
+        self._bar_of: dict[str, TaskID] = {}
+        self._tenths: dict[str, int] = {}
 
     def __enter__(self) -> Self:
         self._bars.start()
@@ -57,25 +57,26 @@ class Drawing:
                 pass  # a picture: the web page and the demo's own output show what a terminal cannot
 
     def _progress(self, data: dict[str, Any]) -> None:
-        rank, step, total = int(data.get("rank") or 0), data.get("step"), data.get("total")
+        step, total = data.get("step"), data.get("total")
+        who = "job" if data.get("rank") is None else f"rank {data['rank']}"
         if not isinstance(step, int) or not isinstance(total, int) or total < 1:
             return
         eta_s = data.get("eta_s")
         note = f"{eta_s:.1f} s left" if isinstance(eta_s, int | float) and step < total else ""
         if self._console.is_terminal:
-            if rank not in self._ranks:
-                self._ranks[rank] = self._bars.add_task(f"rank {rank}", total=total, note=note)
-            self._bars.update(self._ranks[rank], completed=step, total=total, note=note)
-        elif (tenth := 10 * step // total) > self._tenths.get(rank, 0):
-            self._tenths[rank] = tenth
-            self._say(f"rank {rank}: step {step}/{total} {note}".rstrip())
+            if who not in self._bar_of:
+                self._bar_of[who] = self._bars.add_task(who, total=total, note=note)
+            self._bars.update(self._bar_of[who], completed=step, total=total, note=note)
+        elif (tenth := 10 * step // total) > self._tenths.get(who, 0):
+            self._tenths[who] = tenth
+            self._say(f"{who}: step {step}/{total} {note}".rstrip())
 
     def _restart(self, data: dict[str, Any]) -> None:
         """Another attempt begins at its first step."""
         if data.get("state") == "running":
-            for task in self._ranks.values():
-                self._bars.remove_task(task)
-            self._ranks.clear()
+            for bar in self._bar_of.values():
+                self._bars.remove_task(bar)
+            self._bar_of.clear()
             self._tenths.clear()
 
     def _say(self, text: str) -> None:
@@ -83,7 +84,8 @@ class Drawing:
 
 
 def _state_line(data: dict[str, Any]) -> str:
-    attempt = f", attempt {data['attempt']}" if data.get("attempt") else ""
-    reason = f" ({data['reason']}{attempt})" if data.get("reason") else attempt
-    error = data.get("error")
-    return f"{data['state']}{reason}" + (f": {error.get('message', '')}" if isinstance(error, dict) else "")
+    state, reason, attempt, error = (data.get(name) for name in ("state", "reason", "attempt", "error"))
+    notes = [reason] if reason and reason != state else []
+    notes += [f"attempt {attempt}"] if attempt else []
+    line = f"{state} ({', '.join(notes)})" if notes else str(state)
+    return f"{line}: {error.get('message', '')}" if isinstance(error, dict) else line

@@ -24,6 +24,8 @@ def report(error: StokerError | TyperException) -> int:
     for entry in getattr(error, "errors", []):
         place = ".".join(str(part) for part in entry.get("loc", ()))
         sys.stderr.write(f"  {place or '(input)'}: {entry.get('msg', '')}\n")
+    for note in getattr(error, "__notes__", []):
+        sys.stderr.write(f"{note}\n")
     return exit_code(error)
 
 

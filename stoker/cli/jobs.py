@@ -73,7 +73,9 @@ def status(job_id: JobId, *, api_url: ApiUrl = None, api_key: ApiKey = None, as_
     if job.error:
         rows += [("error", f"{job.error.code}: {job.error.message}"), ("hint", job.error.hint)]
     rows += [("output", f"{output.name} {output.url}") for output in job.outputs]
-    show.as_table(("job", ""), rows, empty="")
+    for name, value in rows:
+        if value is not None:
+            show.line(f"{name:<9} {value}")
 
 
 def events(

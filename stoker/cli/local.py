@@ -100,8 +100,7 @@ def _show(stack: Stack, *, as_json: bool) -> None:
     if as_json:
         show.as_json(stack.to_json())
         return
-    show.line(f"API        {stack.api_url}")
-    show.line(f"key        {stack.api_key}")
-    show.line(f"admin key  {stack.admin_key}")
-    show.line(f"database   {stack.database_url}")
-    show.line(f"data       {stack.data_dir}")
+    # As a shell reads it: eval "$(stoker up --detach)". The engines' addresses are in --json alone: as variables they
+    # would make the next stack of this shell use these engines in place of its own.
+    show.line(f"export STOKER_API_URL={stack.api_url}")
+    show.line(f"export STOKER_API_KEY={stack.api_key}")

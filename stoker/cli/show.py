@@ -5,6 +5,7 @@ Progress and errors go to standard error, so that a pipe holds nothing but the a
 
 from __future__ import annotations
 
+import io
 import json
 import sys
 from collections.abc import Iterable, Sequence
@@ -31,8 +32,15 @@ def as_table(headings: Sequence[str], rows: Iterable[Sequence[object]], *, empty
     if not table.row_count:
         sys.stderr.write(f"{empty}\n")
         return
-    # In a pipe a row must stay one line, however wide.
-    Console(width=None if sys.stdout.isatty() else 1_000).print(table)
+    if sys.stdout.isatty():
+        Console().print(table)
+        return
+    # In a pipe a row stays one line, however wide, without the spaces that only fill a screen.
+    drawn = Console(file=io.StringIO(), width=100_000)
+    with drawn.capture() as captured:
+        drawn.print(table)
+    for row in captured.get().splitlines():
+        line(row.rstrip())
 
 
 def line(text: str) -> None:
