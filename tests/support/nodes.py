@@ -21,6 +21,7 @@ from stoker.job_queries import JobView
 from stoker.local.engines import Engines
 from stoker.local.part import Part, wait_ready
 from stoker.local.process import Process
+from stoker.nodes import list_nodes
 from stoker.queue import Doorbell
 from tests.support.processes import Watched
 
@@ -53,11 +54,15 @@ class NodeProcess:
         os.kill(self.pid, signal.SIGKILL)
         assert family.have_ended(within_s=PATIENCE_S), "processes of a killed node are still there"
 
-    def terminate(self) -> None:
-        """SIGTERM, and wait for the end of the node and of all processes below it."""
+    def ask_to_stop(self) -> Watched:
+        """SIGTERM. What is to end: the node and all processes below it."""
         family = self.family()
         os.kill(self.pid, signal.SIGTERM)
-        assert family.have_ended(within_s=PATIENCE_S), self.log
+        return family
+
+    def terminate(self) -> None:
+        """SIGTERM, and wait for the end of everything."""
+        assert self.ask_to_stop().have_ended(within_s=PATIENCE_S), self.log
 
 
 @contextmanager
@@ -135,6 +140,12 @@ class Desk:
             return message in lines or None
 
         await eventually(look, lambda: message)
+
+    async def node_is(self, node_id: str, state: str) -> None:
+        async def look() -> bool | None:
+            return any((node.node_id, node.state) == (node_id, state) for node in await list_nodes(self.db)) or None
+
+        await eventually(look, lambda: f"node {node_id} to be {state}")
 
     async def events(self, job_id: UUID) -> list[tuple[str, dict[str, Any]]]:
         return [(str(event.kind), dict(event.data)) for event in await job_queries.events_after(self.db, job_id, 0)]

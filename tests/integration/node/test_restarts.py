@@ -1,0 +1,127 @@
+"""What becomes of jobs when their node is killed, drained, started twice or without its engines."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from stoker.local.engines import Engines
+from stoker.states import JobState
+from stoker.storage import Storage
+from tests.integration.node.conftest import QUICK
+from tests.support.databases import fresh_database
+from tests.support.nodes import PATIENCE_S, Desk, running_node
+
+pytestmark = pytest.mark.anyio
+
+APPS = ["tests.apps.well:Echo"]
+
+
+@pytest.fixture
+def database_url(engines: Engines) -> Iterator[str]:
+    """A database for each test: what one leaves waiting, the next one's node would take."""
+    with fresh_database(engines) as url:
+        yield url
+
+
+async def test_a_killed_node_does_its_job_again_at_once_when_it_is_back(
+    engines: Engines, database_url: str, desk: Desk, storage: Storage, tmp_path: Path
+) -> None:
+    end = tmp_path / "end"
+    with running_node(engines, database_url, tmp_path, APPS, STOKER_LEASE_S="600", STOKER_HEARTBEAT_S="0.5") as first:
+        job_id = await desk.submit("tests/echo", "/wait", wait_for=str(end))
+        await desk.says(job_id, "waiting")
+        first.kill()
+
+    end.touch()
+    with running_node(engines, database_url, tmp_path, APPS, **QUICK) as second:
+        job = await desk.final(job_id)
+
+    assert second.facts["node_id"] == first.facts["node_id"]
+    assert job.state is JobState.SUCCEEDED
+    assert [(attempt.attempt, attempt.outcome) for attempt in job.attempts] == [(1, "lease_lost"), (2, "succeeded")]
+    assert [output.attempt for output in job.outputs] == [2]
+    assert await storage.size_of(f"{job.tenant_id}/{job.id}/2/0-waited.txt") == len("waited")
+    assert await storage.size_of(f"{job.tenant_id}/{job.id}/1/0-waited.txt") is None
+
+
+async def test_a_drained_node_gives_back_what_it_cannot_finish_and_uses_up_no_attempt(
+    engines: Engines, database_url: str, desk: Desk, tmp_path: Path
+) -> None:
+    with running_node(
+        engines, database_url, tmp_path, APPS, arguments=["--node-id", "drained", "--drain-grace-s", "0"], **QUICK
+    ) as node:
+        job_id = await desk.submit("tests/echo", "/wait", wait_for=str(tmp_path / "never"))
+        await desk.says(job_id, "waiting")
+
+        node.terminate()
+
+    job = await desk.get(job_id)
+    assert job.state is JobState.QUEUED
+    assert [attempt.outcome for attempt in job.attempts] == ["released"]
+    async with desk.db.connect() as connection:
+        counted = await connection.exec_driver_sql(
+            "SELECT failures, crashes FROM jobs WHERE id = %(id)s", {"id": job_id}
+        )
+        assert counted.one() == (0, 0)
+        state = await connection.exec_driver_sql("SELECT state FROM nodes WHERE id = 'drained'")
+        assert state.scalar_one() == "stopped"
+
+
+async def test_a_drained_node_finishes_what_runs_and_takes_nothing_more(
+    engines: Engines, database_url: str, desk: Desk, tmp_path: Path
+) -> None:
+    end = tmp_path / "end"
+    with running_node(engines, database_url, tmp_path, APPS, arguments=["--node-id", "patient"], **QUICK) as node:
+        running = await desk.submit("tests/echo", "/wait", wait_for=str(end))
+        await desk.says(running, "waiting")
+        family = node.ask_to_stop()
+        await desk.node_is("patient", "draining")
+
+        late = await desk.submit("tests/echo", text="too late")
+        end.touch()
+
+        assert family.have_ended(within_s=PATIENCE_S)
+    assert (await desk.get(running)).state is JobState.SUCCEEDED
+    assert (await desk.get(late)).state is JobState.QUEUED
+
+
+def test_a_node_that_cannot_reach_postgres_says_so_and_ends(engines: Engines, tmp_path: Path) -> None:
+    done = _start(engines, tmp_path, "postgresql://nobody@127.0.0.1:1/none", "--app", APPS[0])
+
+    assert done.returncode == 1
+    assert "Postgres cannot be reached" in done.stderr
+    assert "DATABASE_URL" in done.stderr
+
+
+def test_an_app_that_is_not_there_is_said_in_words(engines: Engines, database_url: str, tmp_path: Path) -> None:
+    done = _start(engines, tmp_path, database_url, "--app", "tests.apps.well:Missing")
+
+    assert done.returncode == 1
+    assert "Missing" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_two_processes_cannot_be_the_same_node(engines: Engines, database_url: str, tmp_path: Path) -> None:
+    with running_node(engines, database_url, tmp_path, APPS):
+        done = _start(engines, tmp_path, database_url, "--app", APPS[0])
+
+    assert done.returncode == 1
+    assert "another process is node" in done.stderr
+
+
+def _start(engines: Engines, data_dir: Path, database_url: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    environ = {**os.environ, **engines.environment(), "DATABASE_URL": database_url, "STOKER_DATA_DIR": str(data_dir)}
+    return subprocess.run(
+        [sys.executable, "-m", "worker_node", *arguments],
+        env=environ,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_S,
+        check=False,
+    )
