@@ -47,11 +47,10 @@ def test_plain_values_come_back_equal_and_of_the_same_type(value: Any):
     assert type(back) is type(value)
 
 
-@pytest.mark.parametrize(
-    "name",
-    ["uint8", "int8", "uint16", "int16", "int32", "int64", "float16", "bfloat16", "float32", "float64", "complex64"]
-    + ["bool", "float8_e4m3fn", "float8_e5m2"],
-)
+DTYPES = "uint8 int8 uint16 int16 int32 int64 float16 bfloat16 float32 float64 complex64 bool float8_e4m3fn float8_e5m2"
+
+
+@pytest.mark.parametrize("name", DTYPES.split())
 def test_a_tensor_of_any_dtype_comes_back_bit_for_bit(name: str):
     dtype = getattr(torch, name)
     size = torch.empty(0, dtype=dtype).element_size()

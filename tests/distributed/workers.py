@@ -51,7 +51,7 @@ class Toolbox(DistributedWorker):
         import torch
         import torch.distributed as dist
 
-        ones = torch.ones(1)
+        ones = torch.ones(1, device=self.device)
         dist.all_reduce(ones)
         return float(ones)
 
@@ -141,7 +141,9 @@ class Parallel(DistributedWorker):
         import torch
         import torch.distributed as dist
 
-        share = torch.stack([torch.full((4,), float(seed)) for seed in range(self.rank, count, self.world_size)])
+        share = torch.stack(
+            [torch.full((4,), float(seed), device=self.device) for seed in range(self.rank, count, self.world_size)]
+        )
         gathered = [torch.zeros_like(share) for _ in range(self.world_size)] if self.rank == 0 else None
         dist.gather(share, gathered, dst=0)
         return {"outputs": gathered} if self.rank == 0 else {}
@@ -166,7 +168,7 @@ class Trainer(DistributedWorker):
         dist.broadcast_object_list(seed, src=0)
         generator = torch.Generator().manual_seed(seed[0] + self.rank)
         for step in range(steps):
-            inputs = torch.randn(8, 2, generator=generator)
+            inputs = torch.randn(8, 2, generator=generator).to(self.device)
             loss = ((self.model(inputs).squeeze(1) - inputs.sum(1)) ** 2).mean()
             self.optimizer.zero_grad()
             loss.backward()
@@ -175,7 +177,7 @@ class Trainer(DistributedWorker):
             if streaming and self.rank == 0 and step % 5 == 0:
                 self.add_streaming_result({"step": step, "loss": float(loss)}, as_text_event=True)
             dist.barrier()
-        weights = [torch.zeros(1, 2) for _ in range(self.world_size)]
+        weights = [torch.zeros(1, 2, device=self.device) for _ in range(self.world_size)]
         dist.all_gather(weights, self.model.module.weight.detach())
         return {"loss": float(loss), "weights": weights}
 

@@ -17,7 +17,8 @@ from collections.abc import Callable
 import zmq
 
 from worker_node.distributed import messages
-from worker_node.distributed.link import QUEUED, identity
+from worker_node.distributed.link import QUEUED, identity, receive_frames
+from worker_node.distributed.media import Frame
 from worker_node.distributed.messages import Message
 
 # The longest path of a unix socket is 107 bytes, of which "/commands" and the folder's own name need the rest.
@@ -99,15 +100,15 @@ class Hub:
         self._context.destroy(linger=0)
         self.hide()
 
-    def _receive(self) -> list[bytes] | None:
+    def _receive(self) -> list[Frame] | None:
         with contextlib.suppress(zmq.Again):
             if not self._paused:
-                return self._reports.recv_multipart(zmq.DONTWAIT)
+                return receive_frames(self._reports, zmq.DONTWAIT)
         if self._hidden:
             return None
         with contextlib.suppress(zmq.Again):
             # The first frame is the sender's identity, which says nothing: the token does.
-            return self._commands.recv_multipart(zmq.DONTWAIT)[1:]
+            return receive_frames(self._commands, zmq.DONTWAIT)[1:]
         return None
 
 

@@ -23,6 +23,8 @@ from worker_node.distributed.messages import Kind, Message
 
 # Messages that may wait in the socket of a rank, and in the parent's for each rank, before the rank blocks.
 QUEUED = 200
+# The head and the structure of a value; what follows are buffers.
+_SMALL_FRAMES = 2
 
 
 class Link:
@@ -53,7 +55,7 @@ class Link:
     def receive(self) -> Message:
         """Wait for the next command. Main thread only."""
         while True:
-            message = messages.unpack(self._token, self._commands.recv_multipart())
+            message = messages.unpack(self._token, receive_frames(self._commands))
             if message is not None:
                 return message
 
@@ -113,6 +115,17 @@ class LinkHandler(logging.Handler):
         """Send one record. A forked helper of the worker must not touch the socket: its records are not sent."""
         if os.getpid() == self._process:
             self._link.send_log(record.levelno, self.format(record))
+
+
+def receive_frames(socket: zmq.Socket[bytes], flags: int = 0) -> list[Frame]:
+    """Receive one message: head and structure as bytes, the buffers of tensors and the like uncopied."""
+    frames: list[Frame] = [socket.recv(flags)]
+    while socket.getsockopt(zmq.RCVMORE):
+        if len(frames) < _SMALL_FRAMES:
+            frames.append(socket.recv())
+        else:
+            frames.append(memoryview(socket.recv(copy=False).buffer))
+    return frames
 
 
 def identity(token: bytes, rank: int) -> bytes:

@@ -58,6 +58,11 @@ def join(header: list[Any], frame: Frame) -> Any:
     raise ValueError(f"unknown kind of buffer {kind!r}")
 
 
+def _writable(frame: Frame) -> Frame:
+    """Return memory that the value may own: a received frame is nobody else's, so it need not be copied."""
+    return frame if isinstance(frame, memoryview) and not frame.readonly else bytearray(frame)
+
+
 def _split_tensor(tensor: torch.Tensor) -> tuple[list[Any], Frame]:
     import torch
 
@@ -80,7 +85,9 @@ def _join_tensor(fields: list[Any], frame: Frame) -> torch.Tensor:
         raise TypeError(f"{name} is not a dtype of torch")
     if not len(frame):
         return torch.empty(shape, dtype=dtype)
-    return torch.frombuffer(bytearray(frame), dtype=torch.uint8).view(dtype).reshape(shape)
+    raw = torch.frombuffer(_writable(frame), dtype=torch.uint8)
+    # A frame may begin anywhere in memory; kernels want their numbers aligned.
+    return (raw.clone() if raw.data_ptr() % dtype.itemsize else raw).view(dtype).reshape(shape)
 
 
 def _split_array(array: np.ndarray[Any, Any]) -> tuple[list[Any], Frame]:
@@ -100,7 +107,8 @@ def _join_array(fields: list[Any], frame: Frame) -> np.ndarray[Any, Any]:
     dtype = np.lib.format.descr_to_dtype(descr)
     if dtype.hasobject:
         raise ValueError("an array of Python objects has no form on the wire")
-    return np.frombuffer(bytearray(frame), dtype=np.uint8).view(dtype).reshape(shape)
+    array = np.frombuffer(_writable(frame), dtype=np.uint8).view(dtype).reshape(shape)
+    return array if array.flags.aligned else array.copy()
 
 
 def _split_image(image: Image.Image) -> tuple[list[Any], Frame]:
