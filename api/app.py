@@ -10,11 +10,11 @@ from fastapi import FastAPI
 from starlette.middleware.cors import CORSMiddleware
 
 from api import problems
+from api.connections import open_connections
 from api.edge import Edge
 from api.limits import BodyLimit
 from api.metrics import Metrics
 from api.routes import apps, events, files, health, jobs, keys, nodes, outputs, queues
-from api.services import open_services
 from stoker.settings import ApiSettings
 
 CALLER_HEADERS = ["Authorization", "Content-Type", "Idempotency-Key", "Last-Event-ID", "X-Request-Id"]
@@ -27,8 +27,8 @@ def create_app(settings: ApiSettings) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        async with open_services(settings, metrics, stopping) as services:
-            app.state.services = services
+        async with open_connections(settings, metrics, stopping) as here:
+            app.state.here = here
             yield
 
     # The interactive pages of the framework load scripts from elsewhere.

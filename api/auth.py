@@ -8,7 +8,7 @@ from typing import Annotated
 from fastapi import Depends, Security
 from fastapi.security import APIKeyHeader
 
-from api.services import Here
+from api.connections import Here
 from stoker import keys
 from stoker.errors import Forbidden, Unauthenticated
 from stoker.keys import Caller
@@ -22,14 +22,14 @@ _header = APIKeyHeader(
 )
 
 
-async def _caller(services: Here, header: Annotated[str | None, Security(_header)] = None) -> Caller:
+async def _caller(here: Here, header: Annotated[str | None, Security(_header)] = None) -> Caller:
     scheme, _, presented = (header or "").partition(" ")
     presented = presented.strip()
     if not presented or scheme.lower() not in ("key", "bearer"):
         raise Unauthenticated("the request carries no key" if not header else "the Authorization header has no key")
     if len(presented) > MAX_KEY_CHARS or not presented.isascii() or not presented.isprintable():
         raise Unauthenticated("that is not a key")
-    return await keys.verify(services.db, presented)
+    return await keys.verify(here.db, presented)
 
 
 def _require(scope: str) -> Callable[[Caller], Awaitable[Caller]]:

@@ -12,9 +12,9 @@ from collections.abc import AsyncIterator, Iterable
 
 import orjson
 
+from api.connections import Connections
 from api.hub import Feed
 from api.job_json import event_data
-from api.services import Services
 from stoker import job_queries, log
 from stoker.database import is_unreachable
 from stoker.events import Event, EventId, EventKind
@@ -44,41 +44,41 @@ def is_last(event: Event) -> bool:
 class JobStream:
     """The stream of one client."""
 
-    def __init__(self, services: Services, job: JobView, after: EventId, base_url: str) -> None:
-        self._services, self._job, self._base_url = services, job, base_url
+    def __init__(self, here: Connections, job: JobView, after: EventId, base_url: str) -> None:
+        self._here, self._job, self._base_url = here, job, base_url
         self._sent = after
         self._attempt = job.attempt
         self._ended = False
 
     async def body(self) -> AsyncIterator[bytes]:
         """The bytes of the response."""
-        self._services.metrics.streams.inc()
+        self._here.metrics.streams.inc()
         try:
             yield b"retry: %d\n\n" % RETRY_MS
-            async with self._services.hub.follow(self._job.id) as feed:
+            async with self._here.hub.follow(self._job.id) as feed:
                 async for chunk in self._replay(feed):
                     yield chunk
                 spoke = time.monotonic()
                 while not self._ended:
-                    await self._wait(feed, spoke + self._services.settings.ping_s)
-                    if self._services.stopping.is_set():
+                    await self._wait(feed, spoke + self._here.settings.ping_s)
+                    if self._here.stopping.is_set():
                         yield b"retry: %d\n\n" % RETRY_ON_SHUTDOWN_MS
                         return
                     async for chunk in self._drain(feed):
                         yield chunk
                         spoke = time.monotonic()
-                    if time.monotonic() - spoke >= self._services.settings.ping_s:
+                    if time.monotonic() - spoke >= self._here.settings.ping_s:
                         yield PING
                         spoke = time.monotonic()
         finally:
-            self._services.metrics.streams.dec()
+            self._here.metrics.streams.dec()
 
     async def _replay(self, feed: Feed) -> AsyncIterator[bytes]:
         async for chunk in self._rows(feed):
             yield chunk
         if not self._ended:
             async for chunk in self._progress(
-                feed, await self._services.bus.newest_progress(self._job.id, self._attempt)
+                feed, await self._here.bus.newest_progress(self._job.id, self._attempt)
             ):
                 yield chunk
 
@@ -104,13 +104,13 @@ class JobStream:
         full = True
         while full and not self._ended:
             try:
-                rows = await job_queries.events_after(self._services.db, self._job.id, self._sent.seq, PAGE)
+                rows = await job_queries.events_after(self._here.db, self._job.id, self._sent.seq, PAGE)
                 chunks = [encode(row, await self._data_of(row)) for row in rows]
             except Exception as error:
                 if not is_unreachable(error):
                     raise
                 logger.warning("stream_waits_for_postgres", job_id=str(self._job.id), reason=str(error)[:200])
-                asyncio.get_running_loop().call_later(self._services.settings.look_s, feed.look)
+                asyncio.get_running_loop().call_later(self._here.settings.look_s, feed.look)
                 return
             for row, chunk in zip(rows, chunks, strict=True):
                 self._sent, self._attempt, self._ended = row.id, row.id.attempt, is_last(row)
@@ -121,12 +121,12 @@ class JobStream:
     async def _data_of(self, row: Event) -> object:
         if row.kind is EventKind.STATE and row.data.get("result") is not None:
             # The links of a result are made absolute at the pointers of the job's outputs, which exist by now.
-            self._job = await job_queries.get(self._services.db, self._job.id, self._job.tenant_id)
+            self._job = await job_queries.get(self._here.db, self._job.id, self._job.tenant_id)
         return event_data(row, self._job, self._base_url)
 
     async def _wait(self, feed: Feed, deadline: float) -> None:
         """Wait for the feed, the shutdown or the time for a ping."""
-        waits = [asyncio.ensure_future(event.wait()) for event in (feed.changed, self._services.stopping)]
+        waits = [asyncio.ensure_future(event.wait()) for event in (feed.changed, self._here.stopping)]
         try:
             timeout = max(deadline - time.monotonic(), 0)
             await asyncio.wait(waits, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)

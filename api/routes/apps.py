@@ -9,7 +9,7 @@ from fastapi import APIRouter
 
 from api.app_openapi import app_openapi
 from api.auth import Reader
-from api.services import BaseUrl, Here, Services
+from api.connections import BaseUrl, Connections, Here
 from stoker import apps
 from stoker.apps import AppRow
 from stoker.errors import UnknownApp
@@ -18,25 +18,25 @@ router = APIRouter(prefix="/v1/apps", tags=["apps"])
 
 
 @router.get("")
-async def list_apps(_caller: Reader, services: Here, base_url: BaseUrl) -> dict[str, Any]:
+async def list_apps(_caller: Reader, here: Here, base_url: BaseUrl) -> dict[str, Any]:
     """Every known app."""
-    return {"apps": [_app_json(row, base_url) for row in await apps.list_apps(services.db)]}
+    return {"apps": [_app_json(row, base_url) for row in await apps.list_apps(here.db)]}
 
 
 @router.get("/{owner}/{alias}")
-async def get(owner: str, alias: str, _caller: Reader, services: Here, base_url: BaseUrl) -> dict[str, Any]:
+async def get(owner: str, alias: str, _caller: Reader, here: Here, base_url: BaseUrl) -> dict[str, Any]:
     """One app, with the schemas of its endpoints."""
-    return _app_json(await _find(services, f"{owner}/{alias}"), base_url)
+    return _app_json(await _find(here, f"{owner}/{alias}"), base_url)
 
 
 @router.get("/{owner}/{alias}/openapi.json")
-async def openapi(owner: str, alias: str, _caller: Reader, services: Here, base_url: BaseUrl) -> dict[str, Any]:
+async def openapi(owner: str, alias: str, _caller: Reader, here: Here, base_url: BaseUrl) -> dict[str, Any]:
     """How to call the app, as OpenAPI 3.1."""
-    return app_openapi(await _find(services, f"{owner}/{alias}"), base_url)
+    return app_openapi(await _find(here, f"{owner}/{alias}"), base_url)
 
 
-async def _find(services: Services, name: str) -> AppRow:
-    for row in await apps.list_apps(services.db):
+async def _find(here: Connections, name: str) -> AppRow:
+    for row in await apps.list_apps(here.db):
         if row.app == name:
             return row
     raise UnknownApp(f"no app is called {name[:200]!r}")

@@ -9,7 +9,7 @@ from fastapi import APIRouter, Header, Query, Response
 from fastapi.responses import StreamingResponse
 
 from api.auth import Reader
-from api.services import BaseUrl, Here
+from api.connections import BaseUrl, Here
 from api.stream import JobStream
 from stoker import job_queries
 from stoker.errors import InvalidRequest
@@ -31,13 +31,13 @@ class EventStream(StreamingResponse):
 async def events(
     job_id: UUID,
     caller: Reader,
-    services: Here,
+    here: Here,
     base_url: BaseUrl,
     last_event_id: Annotated[str | None, Header(max_length=60, description=AFTER)] = None,
     after: Annotated[str | None, Query(max_length=60, description=AFTER)] = None,
 ) -> Response:
     """Replay the job's events, then follow it until its final event."""
-    job = await job_queries.get(services.db, job_id, caller.tenant_id)
+    job = await job_queries.get(here.db, job_id, caller.tenant_id)
     # A browser that reconnects keeps ?after= of its first request: its header is the newer word.
     seen = EventId.parse(last_event_id or after or "0")
     if seen.seq > job.last_seq:
@@ -47,5 +47,5 @@ async def events(
         )
     if job.state.is_final and seen.seq == job.last_seq:
         return Response(status_code=204)
-    stream = JobStream(services, job, seen, base_url)
+    stream = JobStream(here, job, seen, base_url)
     return EventStream(stream.body(), headers=STREAM_HEADERS)

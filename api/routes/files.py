@@ -10,7 +10,7 @@ from fastapi import APIRouter, Header, Path, Query, Request
 
 from api.auth import Reader, Submitter
 from api.bodies import JsonRoute, NewUploadBody
-from api.services import BaseUrl, Here
+from api.connections import BaseUrl, Here
 from stoker import stored_files
 from stoker.errors import InvalidRequest, PayloadTooLarge
 from stoker.stored_files import StoredFile
@@ -30,7 +30,7 @@ FileId = Annotated[str, Path(pattern=r"^file_[0-9a-f]{32}$")]
 async def upload(
     request: Request,
     caller: Submitter,
-    services: Here,
+    here: Here,
     base_url: BaseUrl,
     file_name: FileName = "file",
     content_type: Annotated[str | None, Header()] = None,
@@ -43,11 +43,11 @@ async def upload(
             hint="Send the bytes as the body, with the file's own Content-Type; with curl use --data-binary @file.",
         )
     file_id = stored_files.new_file_id()
-    stored = await services.storage.put_stream(
-        _key(caller.tenant_id.hex, file_id, file_name), request.stream(), kind, services.settings.max_upload_bytes
+    stored = await here.storage.put_stream(
+        _key(caller.tenant_id.hex, file_id, file_name), request.stream(), kind, here.settings.max_upload_bytes
     )
     row = await stored_files.insert(
-        services.db,
+        here.db,
         file_id=file_id,
         tenant_id=caller.tenant_id,
         key=stored.key,
@@ -60,17 +60,15 @@ async def upload(
 
 
 @router.post("/uploads", status_code=201)
-async def begin_upload(body: NewUploadBody, caller: Submitter, services: Here, base_url: BaseUrl) -> dict[str, Any]:
+async def begin_upload(body: NewUploadBody, caller: Submitter, here: Here, base_url: BaseUrl) -> dict[str, Any]:
     """Make a link that takes one PUT of exactly this size and type. The file can be used once that PUT is done."""
-    if body.size_bytes > services.settings.max_upload_bytes:
-        raise PayloadTooLarge(f"a file may have {services.settings.max_upload_bytes} bytes")
+    if body.size_bytes > here.settings.max_upload_bytes:
+        raise PayloadTooLarge(f"a file may have {here.settings.max_upload_bytes} bytes")
     file_id = stored_files.new_file_id()
     key = _key(caller.tenant_id.hex, file_id, body.file_name)
-    url = services.storage.presign_put(
-        key, content_type=body.content_type, size_bytes=body.size_bytes, expires_s=LINK_S
-    )
+    url = here.storage.presign_put(key, content_type=body.content_type, size_bytes=body.size_bytes, expires_s=LINK_S)
     row = await stored_files.insert(
-        services.db,
+        here.db,
         file_id=file_id,
         tenant_id=caller.tenant_id,
         key=key,
@@ -88,12 +86,10 @@ async def begin_upload(body: NewUploadBody, caller: Submitter, services: Here, b
 
 
 @router.get("/{file_id}")
-async def get(file_id: FileId, caller: Reader, services: Here, base_url: BaseUrl) -> dict[str, Any]:
+async def get(file_id: FileId, caller: Reader, here: Here, base_url: BaseUrl) -> dict[str, Any]:
     """A file, with a link to its bytes that lasts an hour."""
-    row = await stored_files.get(services.db, file_id, caller.tenant_id)
-    link = services.storage.presign_get(
-        row.key, file_name=row.file_name, content_type=row.content_type, expires_s=LINK_S
-    )
+    row = await stored_files.get(here.db, file_id, caller.tenant_id)
+    link = here.storage.presign_get(row.key, file_name=row.file_name, content_type=row.content_type, expires_s=LINK_S)
     return {**_file_json(row, base_url), "download_url": link}
 
 

@@ -9,7 +9,7 @@ from fastapi import APIRouter, Response
 from prometheus_client import CONTENT_TYPE_LATEST
 from sqlalchemy import text
 
-from api.services import Here, Services
+from api.connections import Connections, Here
 from stoker.database import is_unreachable
 from stoker.errors import StorageUnavailable
 
@@ -25,10 +25,10 @@ async def healthz() -> dict[str, str]:
 
 
 @router.get("/readyz")
-async def readyz(services: Here, response: Response) -> dict[str, Any]:
+async def readyz(here: Here, response: Response) -> dict[str, Any]:
     """Postgres answers. Redis and the object store are reported, but jobs are accepted without them."""
     postgres, redis, storage = await asyncio.gather(
-        _postgres_answers(services), services.bus.is_reachable(), _storage_answers(services)
+        _postgres_answers(here), here.bus.is_reachable(), _storage_answers(here)
     )
     if not postgres:
         response.status_code = 503
@@ -38,14 +38,14 @@ async def readyz(services: Here, response: Response) -> dict[str, Any]:
 
 
 @router.get("/metrics")
-async def metrics(services: Here) -> Response:
+async def metrics(here: Here) -> Response:
     """Prometheus text."""
-    return Response(await services.metrics.render(services.db), media_type=CONTENT_TYPE_LATEST)
+    return Response(await here.metrics.render(here.db), media_type=CONTENT_TYPE_LATEST)
 
 
-async def _postgres_answers(services: Services) -> bool:
+async def _postgres_answers(here: Connections) -> bool:
     try:
-        async with asyncio.timeout(CHECK_S), services.db.connect() as connection:
+        async with asyncio.timeout(CHECK_S), here.db.connect() as connection:
             await connection.execute(text("SELECT 1"))
     except Exception as error:
         if not isinstance(error, TimeoutError) and not is_unreachable(error):
@@ -54,10 +54,10 @@ async def _postgres_answers(services: Services) -> bool:
     return True
 
 
-async def _storage_answers(services: Services) -> bool:
+async def _storage_answers(here: Connections) -> bool:
     try:
         async with asyncio.timeout(CHECK_S):
-            await services.storage.check()
+            await here.storage.check()
     except (StorageUnavailable, TimeoutError):
         return False
     return True

@@ -10,8 +10,8 @@ from pydantic import AwareDatetime
 
 from api.auth import Reader, Submitter
 from api.bodies import JsonRoute, NewJobBody
+from api.connections import BaseUrl, Connections, Here
 from api.job_json import job_json
-from api.services import BaseUrl, Here, Services
 from stoker import apps, job_queries, jobs
 from stoker.apps import AppVersion
 from stoker.errors import Forbidden, InvalidInput
@@ -33,29 +33,29 @@ NoNul = Annotated[str | None, Query(max_length=200, pattern=r"^[^\x00]*$")]
 async def submit(
     body: NewJobBody,
     caller: Submitter,
-    services: Here,
+    here: Here,
     base_url: BaseUrl,
     response: Response,
     idempotency_key: IdempotencyKey = None,
 ) -> dict[str, Any]:
     """Accept a job. It is stored when this answers; it runs when a node takes it."""
-    version = await apps.newest(services.db, body.app)
+    version = await apps.newest(here.db, body.app)
     endpoint = version.endpoint(body.endpoint)
     _check_input(endpoint.input_schema, body.input)
     new = _new_job(body, caller, version, idempotency_key)
-    return await _accepted(await jobs.submit(services.db, new), services, caller, base_url, response)
+    return await _accepted(await jobs.submit(here.db, new), here, caller, base_url, response)
 
 
 @router.get("/{job_id}")
-async def get(job_id: UUID, caller: Reader, services: Here, base_url: BaseUrl) -> dict[str, Any]:
+async def get(job_id: UUID, caller: Reader, here: Here, base_url: BaseUrl) -> dict[str, Any]:
     """One job, with its attempts, progress, outputs and timings."""
-    return job_json(await job_queries.get(services.db, job_id, caller.tenant_id), base_url)
+    return job_json(await job_queries.get(here.db, job_id, caller.tenant_id), base_url)
 
 
 @router.get("")
 async def list_jobs(
     caller: Reader,
-    services: Here,
+    here: Here,
     base_url: BaseUrl,
     app: NoNul = None,
     state: JobState | None = None,
@@ -66,38 +66,36 @@ async def list_jobs(
 ) -> dict[str, Any]:
     """The tenant's jobs, newest first, in pages."""
     filters = JobFilters(app=app, state=state, tag=tag, since=since)
-    page = await job_queries.list_jobs(services.db, caller.tenant_id, filters, cursor, limit)
+    page = await job_queries.list_jobs(here.db, caller.tenant_id, filters, cursor, limit)
     return {"jobs": [job_json(job, base_url) for job in page.jobs], "next_cursor": page.next_cursor}
 
 
 @router.post("/{job_id}/cancel", status_code=202)
-async def cancel(job_id: UUID, caller: Submitter, services: Here, base_url: BaseUrl) -> dict[str, Any]:
+async def cancel(job_id: UUID, caller: Submitter, here: Here, base_url: BaseUrl) -> dict[str, Any]:
     """Cancel a waiting job at once; ask the node of a running one to stop it."""
-    cancelled = await jobs.request_cancel(services.db, job_id, caller.tenant_id)
+    cancelled = await jobs.request_cancel(here.db, job_id, caller.tenant_id)
     if cancelled.node_id is not None:
-        await services.bus.nudge_cancel(cancelled.node_id, job_id)
+        await here.bus.nudge_cancel(cancelled.node_id, job_id)
     else:
-        await services.bus.wake(job_id, cancelled.seq)
-    return job_json(await job_queries.get(services.db, job_id, caller.tenant_id), base_url)
+        await here.bus.wake(job_id, cancelled.seq)
+    return job_json(await job_queries.get(here.db, job_id, caller.tenant_id), base_url)
 
 
 @router.post("/{job_id}/retry", status_code=202)
-async def retry(
-    job_id: UUID, caller: Submitter, services: Here, base_url: BaseUrl, response: Response
-) -> dict[str, Any]:
+async def retry(job_id: UUID, caller: Submitter, here: Here, base_url: BaseUrl, response: Response) -> dict[str, Any]:
     """Submit a final job again, as a new one whose ``retried_from`` names it."""
-    submitted = await jobs.retry(services.db, job_id, caller.tenant_id)
-    return await _accepted(submitted, services, caller, base_url, response)
+    submitted = await jobs.retry(here.db, job_id, caller.tenant_id)
+    return await _accepted(submitted, here, caller, base_url, response)
 
 
 async def _accepted(
-    submitted: Submitted, services: Services, caller: Caller, base_url: str, response: Response
+    submitted: Submitted, here: Connections, caller: Caller, base_url: str, response: Response
 ) -> dict[str, Any]:
     if submitted.created and submitted.state is JobState.QUEUED:
-        services.doorbell.ring(submitted.queue)
+        here.doorbell.ring(submitted.queue)
     if not submitted.created:
         response.headers["idempotency-replayed"] = "true"
-    job = job_json(await job_queries.get(services.db, submitted.job_id, caller.tenant_id), base_url)
+    job = job_json(await job_queries.get(here.db, submitted.job_id, caller.tenant_id), base_url)
     response.headers["location"] = job["links"]["self"]
     return job
 

@@ -8,7 +8,7 @@ from fastapi import APIRouter, Path
 
 from api.auth import Admin
 from api.bodies import JsonRoute, NewKeyBody
-from api.services import Here
+from api.connections import Here
 from stoker import keys
 from stoker.keys import KeyRow
 
@@ -16,10 +16,10 @@ router = APIRouter(prefix="/v1/keys", tags=["keys"], route_class=JsonRoute)
 
 
 @router.post("", status_code=201)
-async def create(body: NewKeyBody, caller: Admin, services: Here) -> dict[str, Any]:
+async def create(body: NewKeyBody, caller: Admin, here: Here) -> dict[str, Any]:
     """Make a key. Its secret is in this answer and nowhere else."""
     made = await keys.create(
-        services.db,
+        here.db,
         tenant=caller.tenant_name,
         scopes=frozenset(body.scopes),
         name=body.name,
@@ -30,15 +30,15 @@ async def create(body: NewKeyBody, caller: Admin, services: Here) -> dict[str, A
 
 
 @router.get("")
-async def list_keys(caller: Admin, services: Here) -> dict[str, Any]:
+async def list_keys(caller: Admin, here: Here) -> dict[str, Any]:
     """The tenant's keys, without their secrets."""
-    return {"keys": [_key_json(row) for row in await keys.list_keys(services.db, caller.tenant_id)]}
+    return {"keys": [_key_json(row) for row in await keys.list_keys(here.db, caller.tenant_id)]}
 
 
 @router.delete("/{key_id}", status_code=204)
-async def revoke(key_id: Annotated[str, Path(pattern=r"^[A-Za-z0-9_]{1,64}$")], caller: Admin, services: Here) -> None:
+async def revoke(key_id: Annotated[str, Path(pattern=r"^[A-Za-z0-9_]{1,64}$")], caller: Admin, here: Here) -> None:
     """End a key for ever."""
-    await keys.revoke(services.db, key_id, caller.tenant_id)
+    await keys.revoke(here.db, key_id, caller.tenant_id)
 
 
 def _key_json(row: KeyRow) -> dict[str, Any]:

@@ -8,13 +8,13 @@ from typing import Any
 from fastapi import APIRouter
 
 from api.auth import Admin
-from api.services import Here
+from api.connections import Here
 from stoker import nodes
 
 router = APIRouter(prefix="/v1/nodes", tags=["nodes"])
 
 
 @router.get("")
-async def list_nodes(_caller: Admin, services: Here) -> dict[str, Any]:
+async def list_nodes(_caller: Admin, here: Here) -> dict[str, Any]:
     """Every node that ever registered."""
-    return {"nodes": [asdict(row) for row in await nodes.list_nodes(services.db)]}
+    return {"nodes": [asdict(row) for row in await nodes.list_nodes(here.db)]}

@@ -7,7 +7,7 @@ from typing import Annotated
 from fastapi import APIRouter, Path, Response
 from fastapi.responses import RedirectResponse
 
-from api.services import Here
+from api.connections import Here
 from stoker import job_queries
 from stoker.errors import NotFound
 
@@ -17,14 +17,12 @@ router = APIRouter(tags=["outputs"])
 
 
 @router.get("/outputs/{token}/{name}", status_code=302, response_class=RedirectResponse)
-async def follow(
-    token: Annotated[str, Path(pattern=r"^[A-Za-z0-9_-]{32,200}$")], name: str, services: Here
-) -> Response:
+async def follow(token: Annotated[str, Path(pattern=r"^[A-Za-z0-9_-]{32,200}$")], name: str, here: Here) -> Response:
     """Lead to a fresh presigned link to the bytes."""
-    output = await job_queries.output_by_token(services.db, token)
+    output = await job_queries.output_by_token(here.db, token)
     if name != output.name:
         raise NotFound("no output has this link")
-    link = services.storage.presign_get(
+    link = here.storage.presign_get(
         output.key, file_name=output.name, content_type=output.content_type, expires_s=LINK_S
     )
     return RedirectResponse(link, 302, {"cache-control": "no-store", "referrer-policy": "no-referrer"})

@@ -8,7 +8,7 @@ from fastapi import APIRouter
 from sqlalchemy import text
 
 from api.auth import Admin
-from api.services import Here
+from api.connections import Here
 
 router = APIRouter(prefix="/v1/queues", tags=["queues"])
 
@@ -16,8 +16,8 @@ DEPTH = text("SELECT * FROM v_queue_depth")
 
 
 @router.get("")
-async def list_queues(_caller: Admin, services: Here) -> dict[str, Any]:
+async def list_queues(_caller: Admin, here: Here) -> dict[str, Any]:
     """The rows of the view ``v_queue_depth``."""
-    async with services.db.connect() as connection:
+    async with here.db.connect() as connection:
         rows = (await connection.execute(DEPTH)).mappings().all()
     return {"queues": [dict(row) for row in rows]}

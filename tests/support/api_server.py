@@ -9,8 +9,8 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 from api.app import create_app
+from api.connections import Connections
 from api.server import Server, bind
-from api.services import Services
 from stoker.local.engines import Engines
 from stoker.settings import ApiSettings
 
@@ -36,7 +36,7 @@ def api_settings(engines: Engines, database_url: str, **changes: object) -> ApiS
 @dataclass(frozen=True)
 class RunningApi:
     url: str
-    services: Services
+    here: Connections
     server: Server
 
 
@@ -49,7 +49,7 @@ async def running_api(settings: ApiSettings) -> AsyncIterator[RunningApi]:
     await asyncio.wait([serving, started], return_when=asyncio.FIRST_COMPLETED)
     assert server.started, serving.exception()
     try:
-        yield RunningApi(server.url, app.state.services, server)
+        yield RunningApi(server.url, app.state.here, server)
     finally:
         server.should_exit = True
         await serving

@@ -22,7 +22,7 @@ class Tenant:
 
 async def make_client(api: RunningApi, *scopes: str, tenant: str | None = None, best_priority: int = 0) -> Tenant:
     made = await keys.create(
-        api.services.db,
+        api.here.db,
         tenant=tenant or f"tenant-{uuid4().hex[:8]}",
         scopes=frozenset(scopes),
         best_priority=best_priority,

@@ -32,17 +32,17 @@ async def api(engines: Engines, database_url: str) -> AsyncIterator[RunningApi]:
 
 @pytest.fixture
 def db(api: RunningApi) -> AsyncEngine:
-    return api.services.db
+    return api.here.db
 
 
 @pytest.fixture
 def bus(api: RunningApi) -> Bus:
-    return api.services.bus
+    return api.here.bus
 
 
 @pytest.fixture
 def storage(api: RunningApi) -> Storage:
-    return api.services.storage
+    return api.here.storage
 
 
 @pytest.fixture

@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 
 import api
-import stoker.errors
 from stoker.errors import ConfigurationError, ExecutionError, StokerError
 
 DOCUMENT = (Path(__file__).parents[3] / "docs" / "errors.md").read_text()
@@ -40,8 +39,3 @@ def test_every_code_is_documented_with_its_status(kind: type[StokerError]) -> No
 
 def test_no_code_is_documented_that_does_not_exist() -> None:
     assert set(ROWS) == {kind.code for kind in ERRORS}
-
-
-def test_no_two_errors_share_a_code() -> None:
-    codes = [kind.code for kind in tree(stoker.errors.StokerError) if kind in ERRORS]
-    assert len(codes) == len(set(codes))

@@ -24,7 +24,7 @@ POOL_SIZE = 10
 
 
 @dataclass(frozen=True, slots=True)
-class Services:
+class Connections:
     """``stopping`` is set when the server shuts down: streams end by themselves then."""
 
     settings: ApiSettings
@@ -38,7 +38,9 @@ class Services:
 
 
 @asynccontextmanager
-async def open_services(settings: ApiSettings, metrics: Metrics, stopping: asyncio.Event) -> AsyncIterator[Services]:
+async def open_connections(
+    settings: ApiSettings, metrics: Metrics, stopping: asyncio.Event
+) -> AsyncIterator[Connections]:
     """Make them. Needs no engine to be up: what cannot be reached says so in each answer."""
     db = make_engine(settings.database_url, application_name="stoker-api", pool_size=POOL_SIZE)
     bus, doorbell = Bus(settings.redis_url), Doorbell(settings.redis_url)
@@ -48,20 +50,20 @@ async def open_services(settings: ApiSettings, metrics: Metrics, stopping: async
     )
     try:
         async with Hub(bus, db, look_s=settings.look_s).running() as hub:
-            yield Services(settings, db, bus, hub, doorbell, storage, metrics, stopping)
+            yield Connections(settings, db, bus, hub, doorbell, storage, metrics, stopping)
     finally:
         doorbell.close()
         await bus.close()
         await db.dispose()
 
 
-def _of(connection: HTTPConnection) -> Services:
-    services: Services = connection.app.state.services
-    return services
+def _of(connection: HTTPConnection) -> Connections:
+    here: Connections = connection.app.state.here
+    return here
 
 
-Here = Annotated[Services, Depends(_of)]
-"""The services, as a route's parameter."""
+Here = Annotated[Connections, Depends(_of)]
+"""The connections, as a route's parameter."""
 
 
 def base_url(connection: HTTPConnection, settings: ApiSettings) -> str:
@@ -69,8 +71,8 @@ def base_url(connection: HTTPConnection, settings: ApiSettings) -> str:
     return (settings.public_url or str(connection.base_url)).rstrip("/")
 
 
-def _base(connection: HTTPConnection, services: Here) -> str:
-    return base_url(connection, services.settings)
+def _base(connection: HTTPConnection, here: Here) -> str:
+    return base_url(connection, here.settings)
 
 
 BaseUrl = Annotated[str, Depends(_base)]
