@@ -24,7 +24,17 @@ def main() -> None:
     faulthandler.enable()
     # The supervisor adds time, app and process to each line.
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr)
-    sys.exit(asyncio.run(_serve(fd)))
+    loop = asyncio.new_event_loop()
+    asyncio.set_event_loop(loop)
+    try:
+        exit_code = loop.run_until_complete(_serve(fd))
+    except SystemExit as error:
+        # An app's task called sys.exit. asyncio.run would first cancel every call, which then look like ends of their own.
+        exit_code = error.code if isinstance(error.code, int) else 1
+    sys.stdout.flush()
+    sys.stderr.flush()
+    # Threads that an app left behind hold nothing up.
+    os._exit(exit_code)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,87 @@
+"""App hosts on apps of ``serving.py``, and calls that keep their events."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import pytest
+
+from stoker.ids import new_id
+from worker_node.host import AppHost, AppSpec, HostCall, HostEvent, HostResult, HostStatus
+
+HERE = Path(__file__).parent
+
+
+class Hosted:
+    """An app host, everything that it said, and short ways to use it."""
+
+    def __init__(self, app: str, spool: Path, env: dict[str, str], world_size: int | None = None) -> None:
+        self.events: list[HostEvent] = []
+        self.statuses: list[HostStatus] = []
+        self.fetched: list[str] = []
+        self.fetch: Callable[[str], Awaitable[Path]] = self._no_fetch
+        self._heard = asyncio.Condition()
+        self._tasks: set[asyncio.Task[None]] = set()
+        spec = AppSpec(app if ":" in app else f"{HERE}/serving.py:{app}", world_size, None, spool, env)
+        self.host = AppHost(spec, on_change=lambda status: self._hear(self.statuses, status))
+
+    async def call(self, endpoint: str = "/", call_id: str = "", **request: Any) -> HostResult:
+        return await self.host.call(
+            HostCall(
+                call_id=call_id or uuid4().hex,
+                endpoint=endpoint,
+                input=request,
+                job_id=new_id(),
+                attempt=1,
+                on_event=lambda event: self._hear(self.events, event),
+                fetch=self._fetch,
+            )
+        )
+
+    async def until(self, holds: Callable[[], bool]) -> None:
+        """Wait for an event or a status after which ``holds``."""
+        async with self._heard:
+            await self._heard.wait_for(holds)
+
+    def _hear(self, into: list[Any], what: Any) -> None:
+        into.append(what)
+        task = asyncio.get_running_loop().create_task(self._notify())
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _notify(self) -> None:
+        async with self._heard:
+            self._heard.notify_all()
+
+    async def _fetch(self, url: str) -> Path:
+        self.fetched.append(url)
+        return await self.fetch(url)
+
+    @staticmethod
+    async def _no_fetch(url: str) -> Path:
+        raise AssertionError(f"nothing was to be fetched: {url}")
+
+
+Serve = Callable[..., Awaitable[Hosted]]
+
+
+@pytest.fixture
+async def serve(tmp_path: Path) -> AsyncIterator[Serve]:
+    """Start the host of an app; all are stopped at the end."""
+    running: list[Hosted] = []
+
+    async def start(app: str, *, world_size: int | None = None, **env: str) -> Hosted:
+        spool = tmp_path / f"spool-{len(running)}"
+        hosted = Hosted(app, spool, {**os.environ, "OMP_NUM_THREADS": "1", **env}, world_size)
+        running.append(hosted)
+        await hosted.host.start()
+        await hosted.until(lambda: hosted.host.status.state == "ready")
+        return hosted
+
+    yield start
+    await asyncio.gather(*(hosted.host.stop(2) for hosted in running))

@@ -1,0 +1,209 @@
+"""Apps whose hosts the tests start. Imported by an app host and by ranks, never by a test."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image as Pil
+from pydantic import BaseModel, Field
+
+from stoker import App, File, Image, endpoint
+from stoker.errors import InvalidInput
+from worker_node.distributed import DistributedWorker
+
+
+class Request(BaseModel):
+    what: str = ""
+    path: str = ""
+    number: int = Field(default=3, ge=0, le=100)
+    file: File | None = None
+    more: list[File] = []
+
+
+def is_there(path: str) -> bool:
+    return Path(path).exists()
+
+
+class Worker(DistributedWorker):
+    """Does on its rank what the request says."""
+
+    def setup(self, word: str = "", broken: str = "") -> None:
+        self.word, self.calls = word, 0
+        if broken and is_there(broken):
+            raise ValueError("the weights are not there")
+
+    def __call__(self, what: str, path: str, number: int, streaming: bool = False, **more: Any) -> Any:
+        self.calls += 1
+        last = self.rank == self.world_size - 1
+        if what == "raise" and last:
+            raise LookupError("no such word")
+        if what == "die" and last:
+            os.kill(os.getpid(), signal.SIGKILL)
+        for step in range(1, number + 1):
+            self.raise_if_cancelled()
+            self.add_streaming_result({"step": step, "total": number})
+        if what == "wait":
+            while not is_there(path):
+                self.raise_if_cancelled()
+        if what == "hang":
+            while not is_there(path):
+                time.sleep(0.01)
+        if what == "picture":
+            noise = np.random.default_rng(self.rank).integers(0, 255, (700, 900, 3), np.uint8)
+            self.add_streaming_result({"step": 7, "picture": noise})
+        if what == "pictures":
+            return {"pil": Pil.new("RGB", (5, 4)), "array": np.zeros((6, 7, 3), np.uint8), "path": Path(path)}
+        return {"word": self.word, "calls": self.calls, "ranks": self.world_size, "number": number}
+
+
+class Ranked(App):
+    """Two ranks."""
+
+    name = "tests/ranked"
+    worker, num_gpus = Worker, 2
+    setup_args = {"word": "default", "broken": ""}
+
+    @endpoint("/")
+    async def work(self, request: Request) -> dict[str, Any]:
+        return await self.run(request, **({"file": "own"} if request.file else {}))
+
+    @endpoint("/light", num_gpus=0)
+    async def light(self, request: Request) -> dict[str, Any]:
+        return await self.run(request) if request.what == "cheat" else {"what": request.what}
+
+
+class Picture(Image):
+    seed: int
+
+
+class Many(BaseModel):
+    pictures: list[Picture]
+    text: File
+    nothing: File | None = None
+    link: File
+
+
+class Answer(BaseModel):
+    number: int
+
+
+class Plain(App):
+    """No ranks."""
+
+    name = "tests/plain"
+
+    def __init__(self) -> None:
+        self.ready = False
+
+    async def setup(self) -> None:
+        self.ready = True
+
+    @endpoint("/")
+    async def answer(self, request: Request) -> dict[str, Any]:
+        """Say what was asked."""
+        self.progress(step=1, total=2, loss=float("nan"))
+        self.log("half-way")
+        self.progress(step=2, total=2)
+        return {"what": request.what, "number": request.number, "ready": self.ready}
+
+    @endpoint("/typed")
+    async def typed(self, request: Request) -> Answer:
+        return Answer(number=request.number) if request.what == "right" else {"number": request.what}
+
+    @endpoint("/read")
+    async def read(self, request: Request) -> dict[str, Any]:
+        files = ([request.file] if request.file else []) + request.more
+        return {"contents": [file.path.read_text() for file in files]}
+
+    @endpoint("/files")
+    async def files(self, request: Request) -> Many:
+        drawn = Image.from_picture(Pil.new("RGB", (8, 6), "red"), content_type="image/webp")
+        folder = Path(os.environ["TMPDIR"]) / "own"
+        folder.mkdir()
+        (folder / "a text.txt").write_text("written")
+        return Many(
+            pictures=[Picture.of(drawn, seed=41), Picture.of(drawn, seed=42)],
+            text=File.from_path(folder / "a text.txt"),
+            link=File(url="https://example.org/elsewhere"),
+        )
+
+    @endpoint("/bad")
+    async def bad(self, request: Request) -> dict[str, Any]:
+        values: dict[str, Any] = {
+            "object": object(), "bytes": b"raw", "nan": float("nan"), "gone": Path("/no/such/file"), "nul": "a\0b"
+        }
+        return {"fine": 1, "inner": [{"value": values[request.what]}]}
+
+    @endpoint("/environment")
+    async def environment(self, request: Request) -> dict[str, Any]:
+        return dict(os.environ)
+
+    @endpoint("/wait")
+    async def wait(self, request: Request) -> dict[str, Any]:
+        self.progress(waiting=request.what)
+        while not is_there(request.path):
+            await asyncio.sleep(0.01)
+        self.progress(done=request.what)
+        return {"what": request.what}
+
+    @endpoint("/raise")
+    async def fail(self, request: Request) -> dict[str, Any]:
+        if request.what == "exit":
+            sys.exit(3)
+        if request.what == "invalid":
+            raise InvalidInput("that does not fit", errors=[{"loc": ["what"], "msg": "no", "type": "value_error"}])
+        raise ValueError("my own words")
+
+
+class Rude(App):
+    """Does what no app should."""
+
+    name = "tests/rude"
+
+    @endpoint("/")
+    async def misbehave(self, request: Request) -> dict[str, Any]:
+        self.progress(about=request.what)
+        if request.what == "block":
+            while not is_there(request.path):
+                time.sleep(0.01)
+        if request.what == "exit":
+            os._exit(7)
+        if request.what == "background exit":
+            asyncio.get_running_loop().call_soon(sys.exit, 5)
+            await asyncio.Event().wait()
+        if request.what == "print":
+            sys.stdout.buffer.write(b"\x00\x00\x00\x05garbage \xff\xfe" + b"x" * 100_000 + b"\n")
+            os.write(2, b"and more\n")
+        if request.what == "scribble":
+            self.scribble()
+            await asyncio.Event().wait()
+        if request.what == "fork":
+            if os.fork() == 0:
+                while not is_there(request.path):
+                    time.sleep(0.01)
+                os._exit(0)
+            os._exit(9)
+        if request.what == "deaf":
+            while not is_there(request.path):
+                try:
+                    await asyncio.sleep(3600)
+                except asyncio.CancelledError:
+                    self.heard = True
+        return {"pid": os.getpid()}
+
+    def scribble(self) -> None:
+        """Write to the app host's own socket."""
+        for fd in map(int, os.listdir("/proc/self/fd")):
+            target = f"/proc/self/fd/{fd}"
+            if fd > 2 and Path(target).exists() and Path(target).is_socket():
+                with socket.socket(fileno=os.dup(fd)) as found:
+                    if found.family == socket.AF_UNIX:
+                        found.sendall(b"\xff" * 64)

@@ -1,0 +1,166 @@
+"""Calls of endpoints through an app host: events, results, errors, files in and out."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image as Pil
+
+from stoker.errors import AppError, InvalidFile, InvalidInput, StorageUnavailable
+from stoker.events import EventKind
+
+pytestmark = pytest.mark.anyio
+
+
+async def test_a_call_gives_its_result_after_its_events_in_order(serve: Any) -> None:
+    plain = await serve("Plain")
+
+    result = await plain.call(what="hello")
+
+    assert result.result == {"what": "hello", "number": 3, "ready": True}
+    assert [(event.kind, event.data) for event in plain.events] == [
+        (EventKind.PROGRESS, {"step": 1, "total": 2, "loss": None}),
+        (EventKind.LOG, {"message": "half-way"}),
+        (EventKind.PROGRESS, {"step": 2, "total": 2}),
+    ]
+    assert not result.files
+
+
+async def test_two_calls_at_once_keep_their_events_and_results_apart(serve: Any, tmp_path: Path) -> None:
+    plain = await serve("Plain")
+    signal = tmp_path / "go"
+
+    first = asyncio.create_task(plain.call("/wait", what="first", path=str(signal)))
+    second = asyncio.create_task(plain.call("/wait", what="second", path=str(signal)))
+    await plain.until(lambda: len(plain.events) == 2)
+    signal.touch()
+
+    assert [(await call).result["what"] for call in (first, second)] == ["first", "second"]
+    assert sorted(event.data.get("done", "") for event in plain.events) == ["", "", "first", "second"]
+
+
+async def test_an_input_that_breaks_the_request_model_never_reaches_the_endpoint(serve: Any) -> None:
+    plain = await serve("Plain")
+
+    with pytest.raises(InvalidInput) as caught:
+        await plain.call(number=1000)
+
+    assert caught.value.errors == [
+        {"loc": ["number"], "msg": "Input should be less than or equal to 100", "type": "less_than_equal"}
+    ]
+    assert plain.events == []
+
+
+async def test_a_result_that_breaks_the_response_model_names_the_place(serve: Any) -> None:
+    plain = await serve("Plain")
+
+    right = await plain.call("/typed", what="right")
+    with pytest.raises(AppError, match="breaks Answer: /number"):
+        await plain.call("/typed", what="words")
+
+    assert right.result == {"number": 3}
+
+
+@pytest.mark.parametrize("what", ["object", "bytes", "nan", "gone", "nul"])
+async def test_a_result_that_is_not_json_names_the_place(serve: Any, what: str) -> None:
+    plain = await serve("Plain")
+
+    with pytest.raises(AppError, match="/inner/0/value"):
+        await plain.call("/bad", what=what)
+
+
+async def test_an_exception_of_the_app_arrives_with_type_message_and_its_own_traceback(serve: Any) -> None:
+    plain = await serve("Plain")
+
+    with pytest.raises(AppError, match="ValueError: my own words") as caught:
+        await plain.call("/raise")
+
+    assert caught.value.type_name == "ValueError"
+    assert 'raise ValueError("my own words")' in caught.value.traceback
+    assert "apphost" not in caught.value.traceback
+
+
+async def test_sys_exit_in_an_endpoint_is_an_error_of_the_call_alone(serve: Any) -> None:
+    plain = await serve("Plain")
+    pid = plain.host.status.pid
+
+    with pytest.raises(AppError, match=r"sys\.exit\(3\)"):
+        await plain.call("/raise", what="exit")
+
+    assert (await plain.call(what="still here")).result["what"] == "still here"
+    assert plain.host.status.pid == pid
+
+
+async def test_an_app_may_refuse_an_input_itself(serve: Any) -> None:
+    plain = await serve("Plain")
+
+    with pytest.raises(InvalidInput, match="that does not fit") as caught:
+        await plain.call("/raise", what="invalid")
+
+    assert caught.value.errors[0]["loc"] == ["what"]
+
+
+async def test_files_of_an_input_are_fetched_before_the_endpoint_runs(serve: Any, tmp_path: Path) -> None:
+    plain = await serve("Plain")
+
+    async def fetch(url: str) -> Path:
+        path = tmp_path / url.removeprefix("file_")
+        path.write_text(f"content of {url}")
+        return path
+
+    plain.fetch = fetch
+    result = await plain.call("/read", file="file_1", more=["file_2", {"url": "file_3"}])
+
+    assert result.result["contents"] == [f"content of file_{number}" for number in (1, 2, 3)]
+    assert plain.fetched == ["file_1", "file_2", "file_3"]
+
+
+async def test_what_stops_a_fetch_is_what_the_call_raises(serve: Any) -> None:
+    plain = await serve("Plain")
+
+    async def refuse(url: str) -> Path:
+        raise StorageUnavailable("the object store is away")
+
+    plain.fetch = refuse
+    with pytest.raises(StorageUnavailable):
+        await plain.call("/read", file="file_1")
+    with pytest.raises(InvalidFile, match="no url"):
+        await plain.call("/read", file={})
+
+
+async def test_files_of_a_result_lie_in_the_spool_with_their_place_and_their_own_fields(serve: Any) -> None:
+    plain = await serve("Plain")
+
+    result = await plain.call("/files")
+
+    first, second, text = result.files
+    assert [each.pointer for each in result.files] == ["/pictures/0", "/pictures/1", "/text"]
+    assert first.metadata == {"width": 8, "height": 6, "seed": 41}
+    assert second.metadata["seed"] == 42
+    assert (first.content_type, Pil.open(first.path).format) == ("image/webp", "WEBP")
+    assert (text.file_name, text.content_type, text.path.read_text()) == ("a-text.txt", "text/plain", "written")
+    assert all(each.path.is_relative_to(result.folder) for each in result.files)
+    assert result.result["pictures"][0] == {
+        "url": "",
+        "content_type": "image/webp",
+        "file_name": first.file_name,
+        "file_size": first.path.stat().st_size,
+        "width": 8,
+        "height": 6,
+        "seed": 41,
+    }
+    assert result.result["link"]["url"] == "https://example.org/elsewhere"
+    assert result.result["nothing"] is None
+
+
+async def test_the_environment_of_an_app_opens_no_engine(serve: Any) -> None:
+    secrets = {"DATABASE_URL": "a", "REDIS_URL": "b", "S3_SECRET_ACCESS_KEY": "c", "STOKER_ADMIN_KEY": "d"}
+    plain = await serve("Plain", **secrets, STOKER_DATA_DIR="kept", HF_TOKEN="kept")  # noqa: S106
+
+    seen = (await plain.call("/environment")).result
+
+    assert not secrets.keys() & seen.keys()
+    assert (seen["STOKER_DATA_DIR"], seen["HF_TOKEN"]) == ("kept", "kept")

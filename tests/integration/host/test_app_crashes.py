@@ -1,0 +1,153 @@
+"""Apps that misbehave: they end their own calls and disturb nothing else."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from stoker.errors import AppDefinitionError, JobCancelled, WorkerCrashed
+from tests.support.processes import Watched
+
+pytestmark = pytest.mark.anyio
+
+SUPERVISOR = """
+import asyncio, os, sys
+from pathlib import Path
+from worker_node.host import AppHost, AppSpec
+
+async def main():
+    spec = AppSpec(sys.argv[1], 2, None, Path(sys.argv[2]), dict(os.environ))
+    host = AppHost(spec, on_change=lambda status: None)
+    await host.start()
+    await host.warm_up()
+    print(*[host.status.pid, *host.status.rank_pids], flush=True)
+    await asyncio.Event().wait()
+
+asyncio.run(main())
+"""
+
+
+async def test_an_app_that_blocks_its_event_loop_disturbs_no_other_app(serve: Any, tmp_path: Path) -> None:
+    rude, plain = await serve("Rude"), await serve("Plain")
+    go = tmp_path / "go"
+    blocked = asyncio.create_task(rude.call(what="block", path=str(go)))
+    await rude.until(lambda: len(rude.events) == 1)
+
+    others = [(await plain.call(what=str(number))).result["what"] for number in range(5)]
+    still_blocked = not blocked.done()
+    go.touch()
+
+    assert others == ["0", "1", "2", "3", "4"]
+    assert still_blocked
+    assert (await blocked).result["pid"] == rude.host.status.pid
+
+
+@pytest.mark.parametrize("what", ["block", "deaf"])
+async def test_a_cancel_that_an_app_does_not_heed_ends_its_process(serve: Any, tmp_path: Path, what: str) -> None:
+    rude = await serve("Rude")
+    pid = rude.host.status.pid
+    call = asyncio.create_task(rude.call(call_id="mine", what=what, path=str(tmp_path / "never")))
+    await rude.until(lambda: len(rude.events) == 1)
+
+    await rude.host.cancel("mine")
+    with pytest.raises(JobCancelled):
+        await call
+
+    assert (await rude.call()).result["pid"] != pid
+    assert rude.host.status.restarts == 1
+
+
+@pytest.mark.parametrize(("what", "code"), [("exit", "7"), ("background exit", "5"), ("fork", "9")])
+async def test_an_app_that_exits_fails_its_calls_and_is_started_again(
+    serve: Any, tmp_path: Path, what: str, code: str
+) -> None:
+    rude = await serve("Rude")
+    pid = rude.host.status.pid
+
+    with pytest.raises(WorkerCrashed, match=f"exit code {code}"):
+        await rude.call(what=what, path=str(tmp_path / "never"))
+
+    assert (await rude.call()).result["pid"] != pid
+
+
+async def test_an_app_that_writes_to_the_private_socket_is_started_again(serve: Any) -> None:
+    rude = await serve("Rude")
+    pid = rude.host.status.pid
+
+    with pytest.raises(WorkerCrashed):
+        await rude.call(what="scribble")
+
+    assert (await rude.call()).result["pid"] != pid
+
+
+async def test_what_an_app_prints_goes_to_the_log_and_never_to_the_socket(
+    serve: Any, capfd: pytest.CaptureFixture[str]
+) -> None:
+    rude = await serve("Rude")
+
+    result = await rude.call(what="print")
+    again = await rude.call()
+    await rude.host.stop(2)
+
+    printed = "".join(capfd.readouterr())
+    assert result.result == again.result
+    assert "garbage" in printed
+    assert "and more" in printed
+
+
+async def test_an_app_host_that_is_killed_comes_back_warm(serve: Any) -> None:
+    ranked = await serve("Ranked", world_size=1)
+    await ranked.host.warm_up()
+    before = ranked.host.status
+
+    rank = Watched(before.rank_pids)
+
+    os.kill(before.pid, signal.SIGKILL)
+    await ranked.until(lambda: ranked.host.status.restarts == 1 and ranked.host.status.runner == "warm")
+
+    assert rank.have_ended(within_s=10)
+    assert ranked.host.status.pid != before.pid
+    assert (await ranked.call()).result["calls"] == 1
+
+
+async def test_killing_the_supervisor_leaves_no_process(tmp_path: Path) -> None:
+    app = f"{Path(__file__).parent}/serving.py:Ranked"
+    command = [sys.executable, "-c", SUPERVISOR, app, str(tmp_path / "spool")]
+    supervisor = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)  # noqa: ASYNC220
+    pids = [int(pid) for pid in (await asyncio.to_thread(supervisor.stdout.readline)).split()]
+
+    watched = Watched(pids)
+
+    supervisor.kill()
+    supervisor.communicate()
+
+    assert len(pids) == 3
+    assert watched.have_ended(within_s=10)
+
+
+@pytest.mark.parametrize(
+    ("source", "says"),
+    [
+        ("import nothing_of_this_name", "nothing_of_this_name"),
+        ("raise SystemExit(4)", "SystemExit: 4"),
+        ("import os; print('last words', flush=True); os._exit(6)", "exit code 6"),
+        ("Served = 3", "no App called Served"),
+        ("from stoker import App\nclass Served(App): pass", "Served has no name"),
+    ],
+)
+async def test_an_app_that_cannot_be_served_says_why_when_the_node_starts(
+    serve: Any, tmp_path: Path, source: str, says: str
+) -> None:
+    (tmp_path / "users_app.py").write_text(source)
+
+    with pytest.raises(AppDefinitionError, match=says) as caught:
+        await serve(f"{tmp_path}/users_app.py:Served")
+
+    assert caught.value.hint
