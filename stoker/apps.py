@@ -10,7 +10,7 @@ from typing import Any
 from uuid import UUID
 
 from sqlalchemy import Row, func, select
-from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.dialects.postgresql import distinct_on, insert
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from stoker.errors import UnknownApp
@@ -113,7 +113,9 @@ async def list_apps(db: AsyncEngine) -> list[AppRow]:
         .scalar_subquery()
     )
     newest_ones = (
-        _VERSIONS.add_columns(serving.label("live_nodes")).distinct(apps.c.name).order_by(apps.c.name, *_NEWEST_FIRST)
+        _VERSIONS.add_columns(serving.label("live_nodes"))
+        .ext(distinct_on(apps.c.name))
+        .order_by(apps.c.name, *_NEWEST_FIRST)
     )
     async with db.connect() as tx:
         found = (await tx.execute(newest_ones)).all()

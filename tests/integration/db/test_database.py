@@ -1,0 +1,81 @@
+"""The engine: its session settings, and what counts as unreachable."""
+
+from __future__ import annotations
+
+import psycopg
+import pytest
+from sqlalchemy import exc, text
+
+from stoker.database import SESSION, is_unreachable, make_engine, transaction
+from stoker.errors import ConfigurationError
+
+pytestmark = pytest.mark.anyio
+
+
+async def test_sessions_have_our_time_limits_and_our_name(database_url: str) -> None:
+    db = make_engine(database_url, application_name="stoker-test")
+    async with db.connect() as connection:
+        for name, value in SESSION.items():
+            assert (await connection.execute(text(f"SHOW {name}"))).scalar_one() == value
+        assert (await connection.execute(text("SHOW application_name"))).scalar_one() == "stoker-test"
+    await db.dispose()
+
+
+async def test_a_transaction_that_fails_leaves_nothing_and_the_connection_usable(database_url: str) -> None:
+    db = make_engine(database_url, application_name="test", pool_size=1)
+
+    async def insert_twice() -> None:
+        async with transaction(db) as tx:
+            for _ in range(2):
+                await tx.execute("INSERT INTO tenants (id, name) VALUES (gen_random_uuid(), 'same')")
+
+    with pytest.raises(psycopg.errors.UniqueViolation):
+        await insert_twice()
+    async with transaction(db) as tx:
+        assert await (await tx.execute("SELECT count(*) FROM tenants")).fetchone() == (0,)
+    await db.dispose()
+
+
+async def test_a_server_that_is_not_there_is_unreachable() -> None:
+    db = make_engine("postgresql://x:y@127.0.0.1:1/z", application_name="test")
+
+    for use in (transaction(db), db.connect()):
+        with pytest.raises(Exception) as caught:  # noqa: PT011 (either library's)
+            async with use:
+                pass
+        assert is_unreachable(caught.value)
+
+
+async def test_a_session_that_the_server_ended_is_unreachable_and_the_next_one_works(database_url: str) -> None:
+    db = make_engine(database_url, application_name="test", pool_size=1)
+
+    with pytest.raises(psycopg.OperationalError) as caught:
+        async with transaction(db) as tx:
+            await (await tx.execute("SELECT pg_terminate_backend(pg_backend_pid())")).fetchone()
+
+    assert is_unreachable(caught.value)
+    async with transaction(db) as tx:
+        assert await (await tx.execute("SELECT 1")).fetchone() == (1,)
+    await db.dispose()
+
+
+@pytest.mark.parametrize(
+    "query", ["SELECT 1 / 0", "SELECT * FROM nothing", "SET statement_timeout = 1; SELECT pg_sleep(1)"]
+)
+async def test_a_refusal_is_not_unreachable(database_url: str, query: str) -> None:
+    db = make_engine(database_url, application_name="test")
+
+    with pytest.raises(psycopg.Error) as caught:
+        async with await psycopg.AsyncConnection.connect(database_url) as connection:
+            await connection.execute(query)
+
+    assert not is_unreachable(caught.value)
+    assert not is_unreachable(ValueError())
+    assert is_unreachable(exc.TimeoutError("the pool is empty"))
+    await db.dispose()
+
+
+@pytest.mark.parametrize("url", ["", "nonsense", "mysql://x/y", "sqlite://"])
+def test_a_url_that_is_not_postgres_is_a_mistake_in_the_configuration(url: str) -> None:
+    with pytest.raises(ConfigurationError):
+        make_engine(url, application_name="test")
