@@ -106,7 +106,9 @@ def main() -> None:
     parser.add_argument("--weights", type=Path, default=WEIGHTS_DIR)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--batch", type=int, default=1)
+    parser.add_argument("--threads", type=int, default=1, help="more help only on cores that nothing else uses")
     options = parser.parse_args()
+    torch.set_num_threads(options.threads)
     logging.disable(logging.WARNING)
 
     def tell(trial: Trial, result: Score) -> None:
