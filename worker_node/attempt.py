@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator
 from enum import StrEnum
+from typing import Any
 from uuid import UUID
 
 from stoker.errors import ExecutionError, JobCancelled, RunTimeout, StallTimeout, StokerError
@@ -52,7 +53,7 @@ class Attempt:
         self.reason: StopReason | None = None
         self.stopped = asyncio.Event()
         self.lease_lost = asyncio.Event()
-        self.newest_progress: dict[str, object] | None = None
+        self.newest_progress: dict[str, Any] | None = None
         self._loop = asyncio.get_running_loop()
         self._lease_timer = self._loop.call_at(safe_until, self.stop, StopReason.LEASE_LOST)
         self._run_is_over = False

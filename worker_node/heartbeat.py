@@ -7,6 +7,7 @@ finishes nothing. The node runs one.
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -14,7 +15,6 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from stoker import jobs, log
 from stoker.database import is_unreachable
 from worker_node.attempt import Attempts, StopReason, safe_until
-from worker_node.payload import to_json
 from worker_node.registration import Identity
 
 logger = log.get(__name__)
@@ -38,8 +38,8 @@ class Heartbeat:
 
     async def _beat(self, sent_at: float) -> None:
         sent = {attempt.lease: attempt for attempt in self._attempts}
-        progress: dict[UUID, dict[str, object]] = {
-            attempt.claim.job_id: to_json(attempt.newest_progress)
+        progress: dict[UUID, dict[str, Any]] = {
+            attempt.claim.job_id: attempt.newest_progress
             for attempt in sent.values()
             if attempt.newest_progress is not None
         }

@@ -18,7 +18,6 @@ from worker_node.attempt import Attempt
 from worker_node.host import HostResult, LocalFile
 from worker_node.inputs import safe_name
 from worker_node.patience import Patience
-from worker_node.payload import to_json
 
 GIVE_UP_S = 600.0
 """How long a store that is away may hold a finished job. The bytes stay in the spool meanwhile."""
@@ -30,7 +29,7 @@ async def store(storage: Storage, attempt: Attempt, result: HostResult) -> Succe
     Raises:
         StorageUnavailable: the store stayed away.
     """
-    document = to_json(result.result)
+    document = result.result
     outputs = [await _store_one(storage, attempt, number, file) for number, file in enumerate(result.files)]
     for output in outputs:
         link(document, output)
@@ -79,5 +78,5 @@ async def _store_one(storage: Storage, attempt: Attempt, number: int, file: Loca
         size_bytes=stored.size_bytes,
         sha256=stored.sha256,
         token=secrets.token_urlsafe(24),
-        metadata=to_json(dict(file.metadata)),
+        metadata=dict(file.metadata),
     )

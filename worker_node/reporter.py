@@ -12,6 +12,7 @@ from collections import deque
 from datetime import UTC, datetime
 from typing import Any, Self
 
+import orjson
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from stoker import jobs, log
@@ -21,7 +22,6 @@ from stoker.errors import LeaseLost, StokerError
 from stoker.events import Event, EventId, EventKind
 from worker_node.attempt import Attempt, StopReason
 from worker_node.host import HostEvent
-from worker_node.payload import to_json
 
 KEEP_PROGRESS = 256
 """So many progress events may wait; then each rank keeps its newest alone."""
@@ -93,27 +93,31 @@ class Reporter:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         for task in self._tasks:
             if not task.cancelled() and (error := task.exception()) is not None:
-                logger.error("reporting_failed", job_id=str(self._attempt.claim.job_id), exc_info=error)
+                logger.error("reporting_failed", exc_info=error, **self._attempt.names)
 
     async def _send_live(self) -> None:
         while True:
             await self._has_live.wait()
             self._has_live.clear()
             for event in self._waiting.take():
-                await self._bus.progress(self._attempt.claim.job_id, self._numbered(event))
+                await self._send(event)
             if self._closing.is_set() and not self._has_live.is_set():
                 return
 
-    def _numbered(self, event: HostEvent) -> Event:
+    async def _send(self, event: HostEvent) -> None:
         self._sent += 1
         attempt = self._attempt.claim.attempt
-        data = to_json({"rank": event.rank, "attempt": attempt, **event.data})
-        return Event(EventId(self._seq, attempt, self._sent), event.kind, data, datetime.now(UTC))
+        data = {"rank": event.rank, "attempt": attempt, **event.data}
+        numbered = Event(EventId(self._seq, attempt, self._sent), event.kind, data, datetime.now(UTC))
+        try:
+            await self._bus.progress(self._attempt.claim.job_id, numbered)
+        except orjson.JSONEncodeError as error:  # an integer beyond 64 bits, half of a surrogate pair
+            logger.warning("progress_dropped", error=str(error), **self._attempt.names)
 
     def _add_line(self, event: HostEvent) -> None:
         if self._log_bytes > LOG_BYTES_PER_JOB:
             return
-        line = to_json({"rank": event.rank, "attempt": self._attempt.claim.attempt, **event.data})
+        line: dict[str, Any] = {"rank": event.rank, "attempt": self._attempt.claim.attempt, **event.data}
         self._log_bytes += sum(len(value) for value in line.values() if isinstance(value, str)) + 50
         if self._log_bytes > LOG_BYTES_PER_JOB:
             line = {"attempt": self._attempt.claim.attempt, "message": "Further log lines of this job are left out."}

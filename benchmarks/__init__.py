@@ -1,0 +1,1 @@
+"""What is measured, and the apps that it is measured with."""

@@ -1,0 +1,111 @@
+"""A node that is cut off from Postgres or from the object store in the middle of a job."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from urllib.parse import urlsplit, urlunsplit
+
+import pytest
+
+from stoker import jobs
+from stoker.local.engines import Engines
+from stoker.states import JobState
+from tests.support.databases import fresh_database
+from tests.support.nodes import Desk, NodeProcess, eventually, running_node
+from tests.support.proxy import Proxy, proxy
+
+pytestmark = pytest.mark.anyio
+
+APPS = ["tests.apps.well:Echo"]
+
+
+@pytest.fixture
+def database_url(engines: Engines) -> Iterator[str]:
+    with fresh_database(engines) as url:
+        yield url
+
+
+@pytest.fixture
+def relay(database_url: str) -> Iterator[Proxy]:
+    with proxy(_port(database_url)) as relay:
+        yield relay
+
+
+async def test_a_job_survives_a_short_loss_of_postgres(
+    engines: Engines, database_url: str, relay: Proxy, desk: Desk, tmp_path: Path
+) -> None:
+    end = tmp_path / "end"
+    slow = {"STOKER_LEASE_S": "60", "STOKER_HEARTBEAT_S": "0.3"}
+    with running_node(engines, _through(database_url, relay), tmp_path, APPS, **slow) as node:
+        job_id = await desk.submit("tests/echo", "/wait", wait_for=str(end))
+        await desk.says(job_id, "waiting")
+
+        relay.cut()
+        await _logged(node, "postgres_lost")
+        end.touch()
+        await _logged(node, "tries again")
+        relay.mend()
+
+        job = await desk.final(job_id)
+        assert (job.state, job.attempt) == (JobState.SUCCEEDED, 1)
+
+
+async def test_a_node_that_cannot_renew_stops_its_work_before_another_may_start_it(
+    engines: Engines, database_url: str, relay: Proxy, desk: Desk, tmp_path: Path
+) -> None:
+    end = tmp_path / "end"
+    short = {"STOKER_LEASE_S": "6", "STOKER_HEARTBEAT_S": "0.3"}
+    with running_node(engines, _through(database_url, relay), tmp_path, APPS, **short) as node:
+        job_id = await desk.submit("tests/echo", "/wait", wait_for=str(end))
+        await desk.says(job_id, "waiting")
+
+        relay.cut()
+        await _logged(node, "attempt_discarded")
+        assert await jobs.reap(desk.db) == [], "the work stopped while the lease still ran"
+        await eventually(lambda: _reaped(desk), lambda: "the lease to run out")
+        end.touch()
+        relay.mend()
+
+        job = await desk.final(job_id)
+    assert job.state is JobState.SUCCEEDED
+    assert [attempt.outcome for attempt in job.attempts] == ["lease_lost", "succeeded"]
+
+
+async def test_a_result_waits_for_an_object_store_that_is_away(
+    engines: Engines, database_url: str, desk: Desk, tmp_path: Path
+) -> None:
+    with proxy(_port(engines.s3.endpoint_url)) as relay:
+        away = replace(engines, s3=replace(engines.s3, endpoint_url=_through(engines.s3.endpoint_url, relay)))
+        with running_node(away, database_url, tmp_path, APPS) as node:
+            relay.cut()
+            job_id = await desk.submit("tests/echo", "/file", text="kept in the spool")
+            await _logged(node, "output_not_stored")
+            relay.mend()
+
+            job = await desk.final(job_id)
+    assert (job.state, job.attempt) == (JobState.SUCCEEDED, 1)
+    assert [output.size_bytes for output in job.outputs] == [len("kept in the spool")]
+
+
+async def _logged(node: NodeProcess, words: str) -> None:
+    async def look() -> bool | None:
+        return words in node.log or None
+
+    await eventually(look, lambda: node.log)
+
+
+async def _reaped(desk: Desk) -> list[jobs.Moved] | None:
+    return await jobs.reap(desk.db) or None
+
+
+def _port(url: str) -> int:
+    port = urlsplit(url).port
+    assert port is not None
+    return port
+
+
+def _through(url: str, relay: Proxy) -> str:
+    parts = urlsplit(url)
+    return urlunsplit(parts._replace(netloc=parts.netloc.replace(f":{parts.port}", f":{relay.port}")))

@@ -1,0 +1,136 @@
+"""When an attempt stops, and what is recorded of it."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import UTC, datetime
+from uuid import uuid4
+
+import pytest
+
+from stoker.errors import AppError, JobCancelled, StokerError, WorkerCrashed
+from stoker.jobs import Claim, Failed, Stopped
+from worker_node.attempt import Attempt, Attempts, StopReason, outcome_without_result, safe_until
+
+pytestmark = pytest.mark.anyio
+
+FAR = 1e9
+
+
+def a_claim(*, run_timeout_s: float = 600, stall_timeout_s: float | None = None) -> Claim:
+    now = datetime.now(UTC)
+    return Claim(
+        job_id=uuid4(),
+        attempt=1,
+        tenant_id=uuid4(),
+        app="tests/echo",
+        version_id=uuid4(),
+        endpoint="/",
+        kind="inference",
+        uses_gpus=True,
+        input={},
+        seq=2,
+        run_timeout_s=run_timeout_s,
+        stall_timeout_s=stall_timeout_s,
+        max_attempts=1,
+        created_at=now,
+        available_at=now,
+    )
+
+
+@pytest.mark.parametrize("lease_s", [3.0, 6.0, 15.0, 600.0])
+async def test_work_stops_before_the_lease_ends_but_not_before_half_of_it(lease_s: float) -> None:
+    assert lease_s / 2 < safe_until(0.0, lease_s) < lease_s
+
+
+@pytest.mark.parametrize(
+    ("reason", "error", "expected"),
+    [
+        (None, AppError("no"), "app_error"),
+        (None, WorkerCrashed("gone"), "worker_crashed"),
+        (None, JobCancelled("by itself"), Stopped),
+        (StopReason.CANCEL, JobCancelled("asked"), Stopped),
+        (StopReason.CANCEL, WorkerCrashed("killed for it"), Stopped),
+        (StopReason.RUN_TIMEOUT, JobCancelled("late"), "run_timeout"),
+        (StopReason.STALL_TIMEOUT, JobCancelled("hung"), "stall_timeout"),
+    ],
+)
+async def test_what_is_recorded_follows_from_why_it_stopped(
+    reason: StopReason | None, error: StokerError, expected: str | type
+) -> None:
+    outcome = outcome_without_result(reason, error, a_claim(stall_timeout_s=5))
+
+    if isinstance(outcome, Failed):
+        assert outcome.error.code == expected
+    else:
+        assert isinstance(outcome, Stopped)
+        assert expected is Stopped
+
+
+async def test_a_lost_lease_overrides_every_other_reason() -> None:
+    attempt = Attempt(a_claim(), safe_until=FAR)
+
+    attempt.stop(StopReason.CANCEL)
+    attempt.stop(StopReason.RUN_TIMEOUT)
+    assert attempt.reason is StopReason.CANCEL
+
+    attempt.stop(StopReason.LEASE_LOST)
+    assert attempt.reason is StopReason.LEASE_LOST
+    attempt.run_ended(has_result=True)
+    assert attempt.lease_lost.is_set()
+    attempt.end()
+
+
+async def test_an_attempt_that_is_not_renewed_loses_its_lease_by_itself() -> None:
+    attempt = Attempt(a_claim(), safe_until=asyncio.get_running_loop().time())
+
+    await attempt.stopped.wait()
+
+    assert attempt.reason is StopReason.LEASE_LOST
+    attempt.renew(FAR)
+    assert attempt.lease_lost.is_set(), "what was given up stays given up"
+
+
+async def test_a_stop_that_comes_after_the_result_does_not_spoil_it() -> None:
+    attempt = Attempt(a_claim(), safe_until=FAR)
+    attempt.stop(StopReason.CANCEL)
+
+    attempt.run_ended(has_result=True)
+
+    assert (attempt.reason, attempt.stopped.is_set()) == (None, False)
+    attempt.end()
+
+
+async def test_time_limits_count_from_when_the_ranks_are_there() -> None:
+    attempt = Attempt(a_claim(run_timeout_s=0.0), safe_until=FAR)
+    attempt.progressed()
+    assert not attempt.stopped.is_set()
+
+    attempt.start_clocks()
+    await attempt.stopped.wait()
+
+    assert attempt.reason is StopReason.RUN_TIMEOUT
+    attempt.end()
+
+
+async def test_silence_is_ended_by_the_stall_timeout() -> None:
+    attempt = Attempt(a_claim(stall_timeout_s=0.0), safe_until=FAR)
+
+    attempt.start_clocks()
+    await attempt.stopped.wait()
+
+    assert attempt.reason is StopReason.STALL_TIMEOUT
+    attempt.end()
+
+
+async def test_a_nudge_reaches_the_attempt_of_that_job_alone() -> None:
+    attempts, one, other = Attempts(), Attempt(a_claim(), safe_until=FAR), Attempt(a_claim(), safe_until=FAR)
+    attempts.add(one)
+    attempts.add(other)
+
+    attempts.cancel(one.claim.job_id)
+
+    assert (one.reason, other.reason) == (StopReason.CANCEL, None)
+    for attempt in attempts:
+        attempts.remove(attempt)
+    assert len(attempts) == 0
