@@ -11,6 +11,7 @@ from uuid import uuid4
 
 import structlog
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.metrics import Metrics
@@ -20,6 +21,8 @@ from stoker.database import is_unreachable
 from stoker.errors import StokerError, Unavailable
 
 REQUEST_ID = re.compile(r"[A-Za-z0-9_.-]{1,64}")
+GONE = 499
+"""How the log and the metrics name a request whose client left before the answer."""
 QUIET = frozenset({"/healthz", "/readyz", "/metrics"})
 
 logger = log.get(__name__)
@@ -54,6 +57,8 @@ class Edge:
         with structlog.contextvars.bound_contextvars(request_id=request_id):
             try:
                 await self._app(scope, receive, send_on)
+            except ClientDisconnect:
+                status = GONE
             except Exception as error:
                 # The one place where any exception may end: a caller always gets an answer with the request's id.
                 if status:

@@ -19,6 +19,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from stoker import log
 from stoker.bus import JOB_CHANNEL, Bus, from_json
 from stoker.database import is_unreachable
+from stoker.errors import StokerError
 from stoker.events import Event
 from stoker.subscription import Message
 
@@ -78,6 +79,8 @@ class Hub:
         """Listen and look while the context lasts."""
         async with self._subscription:
             tasks = [asyncio.create_task(self._listen()), asyncio.create_task(self._look_for_ever())]
+            for task in tasks:
+                task.add_done_callback(_report)
             try:
                 yield self
             finally:
@@ -113,13 +116,18 @@ class Hub:
                 self._deliver(message)
 
     def _deliver(self, message: Message) -> None:
-        job_id = UUID((message.channel or "").rpartition(":")[2])
         data = message.data or {}
+        try:
+            job_id = UUID((message.channel or "").rpartition(":")[2])
+            event = from_json(data["event"]) if "event" in data else None
+        except (StokerError, LookupError, TypeError, ValueError) as error:
+            logger.warning("message_dropped", channel=message.channel, reason=str(error)[:200])
+            return
         for feed in self._feeds.get(job_id, ()):
-            if "event" in data:
-                feed.offer(from_json(data["event"]))
-            else:
+            if event is None:
                 feed.look()
+            else:
+                feed.offer(event)
 
     async def _look_for_ever(self) -> None:
         while True:
@@ -151,3 +159,9 @@ class Hub:
         if can_look != self._can_look:
             logger.warning("postgres_back" if can_look else "postgres_lost", streams=len(self._all_feeds()))
         self._can_look = can_look
+
+
+def _report(task: asyncio.Task[None]) -> None:
+    """A task of the hub ends with the hub; if it fails before, streams still work, but slower or not at all."""
+    if not task.cancelled() and (error := task.exception()) is not None:
+        logger.critical("hub_failed", exc_info=error, next="restart this process")

@@ -6,6 +6,8 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from stoker.database import is_unreachable
+
 OPEN_JOBS = text("""
 SELECT app, sum(scheduled) AS scheduled, sum(queued) AS queued, sum(running) AS running FROM v_queue_depth GROUP BY app
 """)
@@ -26,10 +28,15 @@ class Metrics:
         self.jobs = Gauge("stoker_jobs", "Jobs that are not final.", ("app", "state"), registry=self.registry)
 
     async def render(self, db: AsyncEngine) -> bytes:
-        """The exposition text, with open jobs read now."""
-        async with db.connect() as connection:
-            rows = (await connection.execute(OPEN_JOBS)).all()
+        """The exposition text, with open jobs read now; without them while Postgres is away."""
         self.jobs.clear()
+        try:
+            async with db.connect() as connection:
+                rows = (await connection.execute(OPEN_JOBS)).all()
+        except Exception as error:
+            if not is_unreachable(error):
+                raise
+            rows = []
         for row in rows:
             self.jobs.labels(row.app, "scheduled").set(row.scheduled)
             self.jobs.labels(row.app, "queued").set(row.queued)

@@ -77,9 +77,7 @@ class JobStream:
         async for chunk in self._rows(feed):
             yield chunk
         if not self._ended:
-            async for chunk in self._progress(
-                feed, await self._here.bus.newest_progress(self._job.id, self._attempt)
-            ):
+            async for chunk in self._progress(feed, await self._here.bus.newest_progress(self._job.id, self._attempt)):
                 yield chunk
 
     async def _drain(self, feed: Feed) -> AsyncIterator[bytes]:

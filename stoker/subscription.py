@@ -123,7 +123,12 @@ class Subscription:
             if raw["type"] == "subscribe" and channel in self._listening:
                 self._listening[channel].set()
             elif raw["type"] == "message":
-                yield Message(channel, orjson.loads(raw["data"]))
+                try:
+                    data = orjson.loads(raw["data"])
+                except orjson.JSONDecodeError:
+                    logger.warning("message_dropped", channel=channel, reason="not JSON")
+                    continue
+                yield Message(channel, data)
 
     async def _drop(self) -> None:
         for listening in self._listening.values():

@@ -25,7 +25,7 @@ DEFAULT_PRIORITY = 5
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"], route_class=JsonRoute)
 
-IdempotencyKey = Annotated[str | None, Header(max_length=255, description="The same key makes one job.")]
+IdempotencyKey = Annotated[str | None, Header(min_length=1, max_length=255, description="The same key makes one job.")]
 NoNul = Annotated[str | None, Query(max_length=200, pattern=r"^[^\x00]*$")]
 
 

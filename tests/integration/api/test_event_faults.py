@@ -19,7 +19,7 @@ from stoker.events import EventId
 from stoker.local.engines import Engines
 from tests.support.acting_node import ActingNode
 from tests.support.api_server import api_settings, running_api
-from tests.support.sse import events, named, rest
+from tests.support.sse import Frame, events, named, rest
 
 pytestmark = pytest.mark.anyio
 
@@ -103,6 +103,70 @@ async def test_without_redis_jobs_are_accepted_and_streams_read_postgres(
     assert [frame.data["state"] for frame in seen] == ["queued", "running", "succeeded"]
     assert ready.status_code == 200
     assert ready.json()["parts"] == {"postgres": "ok", "redis": "unreachable", "storage": "ok"}
+
+
+async def test_a_redis_that_never_answers_holds_nobody_up(
+    engines: Engines, database_url: str, http: httpx2.AsyncClient, node: ActingNode, app: str
+) -> None:
+    silent = await asyncio.start_server(lambda _reader, _writer: asyncio.Event().wait(), "127.0.0.1", 0)
+    port = silent.sockets[0].getsockname()[1]
+    settings = api_settings(engines, database_url, redis_url=f"redis://127.0.0.1:{port}/0")
+    async with (
+        running_api(settings) as hampered,
+        httpx2.AsyncClient(base_url=hampered.url, headers=http.headers, timeout=20) as client,
+    ):
+        job_ids = [await submit(client, app) for _ in range(5)]
+        await node.succeed(await node.claim(), {"answer": 42})
+        async with events(client, f"/v1/jobs/{job_ids[0]}/events") as raw:
+            seen = await rest(raw)
+    silent.close()
+
+    assert [frame.data["state"] for frame in seen] == ["queued", "running", "succeeded"]
+
+
+async def test_a_job_that_ends_while_its_stream_opens_is_seen_to_its_end(
+    engines: Engines, database_url: str, http: httpx2.AsyncClient, node: ActingNode, app: str
+) -> None:
+    # Nobody looks at Postgres by itself here: what is committed between the reading and the subscription would be lost.
+    settings = api_settings(engines, database_url, look_s=3600)
+    async with (
+        running_api(settings) as patient,
+        httpx2.AsyncClient(base_url=patient.url, headers=http.headers, timeout=20) as client,
+    ):
+        for number in range(15):
+            job_id = await submit(client, app)
+            claim = await node.claim()
+
+            async def read(job_id: str = job_id) -> list[Frame]:
+                async with events(client, f"/v1/jobs/{job_id}/events") as raw:
+                    return await rest(raw)
+
+            reading = asyncio.create_task(read())
+            await asyncio.sleep(number / 1000)  # not a wait: it moves the end of the job across the opening
+            await node.succeed(claim, {})
+            seen = await reading
+
+            assert [frame.data["state"] for frame in seen] == ["queued", "running", "succeeded"]
+
+
+async def test_a_message_that_makes_no_sense_breaks_no_stream(
+    http: httpx2.AsyncClient, node: ActingNode, app: str, engines: Engines
+) -> None:
+    job_id = await submit(http, app)
+
+    async with events(http, f"/v1/jobs/{job_id}/events") as raw:
+        stream = named(raw)
+        await anext(stream)
+        async with Redis.from_url(engines.redis_url) as redis:
+            for nonsense in (b"\xff", b'{"event": 1}', b'{"event": {"id": "x"}}', b"[]"):
+                assert await redis.publish(f"stoker:job:{job_id}", nonsense) == 1
+        claim = await node.claim()
+        running = await anext(stream)
+        step = await node.progress(claim, claim.seq, 1)
+        progress = await anext(stream)
+
+    assert running.data["state"] == "running"
+    assert progress.id == str(step)
 
 
 async def test_a_row_whose_wake_up_was_lost_is_found_by_looking(
@@ -228,8 +292,9 @@ async def test_while_postgres_is_away_the_answer_is_503_with_retry_after(engines
         submitted = await client.post("/v1/jobs", json={"app": "acme/echo", "input": {}})
         ready = await client.get("/readyz")
         alive = await client.get("/healthz")
+        metrics = await client.get("/metrics")
 
     assert (submitted.status_code, submitted.json()["code"]) == (503, "unavailable")
     assert int(submitted.headers["retry-after"]) > 0
     assert (ready.status_code, ready.json()["ready"]) == (503, False)
-    assert alive.status_code == 200
+    assert [alive.status_code, metrics.status_code] == [200, 200]

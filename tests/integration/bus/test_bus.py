@@ -1,0 +1,136 @@
+"""The bus on a real Valkey: what it carries, what it keeps, and how it lives without Redis."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from redis.asyncio import Redis
+
+from stoker.bus import KEEP_PROGRESS, MAX_PREVIEW_BYTES, PREVIEW_HASH, PROGRESS_STREAM, Bus
+from stoker.events import Event, EventId, EventKind
+from stoker.local.engines import Engines
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+async def bus(engines: Engines) -> AsyncIterator[Bus]:
+    made = Bus(engines.redis_url)
+    yield made
+    await made.close()
+
+
+def event(n: int, kind: EventKind = EventKind.PROGRESS, attempt: int = 1, **data: Any) -> Event:
+    return Event(EventId(2, attempt, n), kind, data, datetime.now(UTC))
+
+
+async def test_wake_ups_and_progress_reach_who_listens(bus: Bus) -> None:
+    job_id = uuid4()
+    async with bus.subscribe() as subscription:
+        await subscription.add(f"stoker:job:{job_id}")
+        messages = aiter(subscription)
+        assert (await anext(messages)).data is None
+        await bus.wake(job_id, 7)
+        await bus.progress(job_id, event(1, step=3))
+        wake, progress = await anext(messages), await anext(messages)
+
+    assert wake.data == {"seq": 7}
+    assert progress.data["event"]["id"] == "2.1.1"
+    assert progress.data["event"]["data"] == {"step": 3}
+
+
+async def test_the_newest_progress_of_an_attempt_is_kept_for_a_while(bus: Bus, engines: Engines) -> None:
+    job_id = uuid4()
+    for n in range(1, 5):
+        await bus.progress(job_id, event(n, step=n))
+    await bus.progress(job_id, event(5, EventKind.PREVIEW, rank=0, image="old"))
+    await bus.progress(job_id, event(6, EventKind.PREVIEW, rank=1, image="one"))
+    await bus.progress(job_id, event(7, EventKind.PREVIEW, rank=0, image="new"))
+
+    newest = await bus.newest_progress(job_id, 1)
+
+    assert [(found.id.n, found.kind) for found in newest] == [
+        (4, EventKind.PROGRESS),
+        (6, EventKind.PREVIEW),
+        (7, EventKind.PREVIEW),
+    ]
+    assert await bus.newest_progress(job_id, 2) == []
+    async with Redis.from_url(engines.redis_url) as redis:
+        assert await redis.ttl(PROGRESS_STREAM.format(job_id=job_id)) > 0
+        assert await redis.ttl(PREVIEW_HASH.format(job_id=job_id)) > 0
+
+
+async def test_progress_takes_no_more_room_than_its_cap(bus: Bus, engines: Engines) -> None:
+    job_id = uuid4()
+    for n in range(1, 1001):
+        await bus.progress(job_id, event(n))
+
+    async with Redis.from_url(engines.redis_url) as redis:
+        kept = await redis.xlen(PROGRESS_STREAM.format(job_id=job_id))
+    # Redis trims whole nodes of 100 entries.
+    assert kept <= KEEP_PROGRESS + 100
+
+
+async def test_a_preview_over_its_limit_is_not_sent(bus: Bus) -> None:
+    job_id = uuid4()
+
+    await bus.progress(job_id, event(1, EventKind.PREVIEW, rank=0, image="x" * MAX_PREVIEW_BYTES))
+
+    assert await bus.newest_progress(job_id, 1) == []
+
+
+async def test_nothing_is_raised_while_redis_is_away() -> None:
+    bus = Bus("redis://127.0.0.1:1/0")
+
+    await bus.wake(uuid4(), 1)
+    await bus.progress(uuid4(), event(1))
+    await bus.nudge_cancel("node", uuid4())
+
+    assert await bus.newest_progress(uuid4(), 1) == []
+    assert await bus.is_reachable() is False
+    await bus.close()
+
+
+async def test_a_subscription_that_was_cut_listens_again_and_says_that_something_may_be_missing(
+    bus: Bus, engines: Engines
+) -> None:
+    job_id = uuid4()
+    async with bus.subscribe() as subscription:
+        listening = await subscription.add(f"stoker:job:{job_id}")
+        messages = aiter(subscription)
+        await anext(messages)
+        async with Redis.from_url(engines.redis_url) as redis:
+            await redis.client_kill_filter(_type="pubsub")
+        again = await anext(messages)
+        await bus.wake(job_id, 7)
+        wake = await anext(messages)
+        heard = listening.is_set()
+
+    assert again.data is None
+    assert wake.data == {"seq": 7}
+    assert heard
+
+
+async def test_a_node_is_told_of_cancels_also_after_its_connection_was_cut(bus: Bus, engines: Engines) -> None:
+    node_id, first, second = f"node-{uuid4().hex}", uuid4(), uuid4()
+    cancels = bus.listen_cancels(node_id)
+    channel = f"stoker:cancel:{node_id}"
+
+    async with Redis.from_url(engines.redis_url) as redis:
+
+        async def told(job_id: object) -> object:
+            waiting = asyncio.ensure_future(anext(cancels))
+            while not (await redis.pubsub_numsub(channel))[0][1]:
+                pass  # each turn asks Redis whether the node listens by now
+            await bus.nudge_cancel(node_id, job_id)
+            return await waiting
+
+        assert await told(first) == first
+        await redis.client_kill_filter(_type="pubsub")
+        assert await told(second) == second
+    await cancels.aclose()
