@@ -43,6 +43,7 @@ async def test_at_world_size_1_adding_a_result_asks_too(single: DistributedRunne
 
     with pytest.raises(CallCancelled):
         await call
+    assert await single.invoke({"do": "all_reduce"}) == 1.0
     assert pids(single) == before
 
 

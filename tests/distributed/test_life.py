@@ -24,11 +24,13 @@ from worker_node.distributed import (
 pytestmark = pytest.mark.anyio
 
 SCRIPT = Path(__file__).parent / "script.py"
+# The script is to test the library that this process has, wherever that lies.
+PATHS = {**os.environ, **ENV, "PYTHONPATH": os.pathsep.join(sys.path)}
 
 
 async def test_ranks_die_with_a_parent_that_is_killed_and_leave_no_file(tmp_path: Path):
     parent = await asyncio.create_subprocess_exec(
-        sys.executable, SCRIPT, "stay", stdout=subprocess.PIPE, env={**os.environ, **ENV, "TMPDIR": str(tmp_path)}
+        sys.executable, SCRIPT, "stay", stdout=subprocess.PIPE, env={**PATHS, "TMPDIR": str(tmp_path)}
     )
     assert parent.stdout is not None
     ranks = [os.pidfd_open(int(pid)) for pid in (await parent.stdout.readline()).split()]
@@ -43,7 +45,7 @@ async def test_ranks_die_with_a_parent_that_is_killed_and_leave_no_file(tmp_path
 
 
 async def test_a_class_of_a_script_is_found_in_the_scripts_own_file():
-    script = await asyncio.create_subprocess_exec(sys.executable, SCRIPT, env={**os.environ, **ENV})
+    script = await asyncio.create_subprocess_exec(sys.executable, SCRIPT, env=PATHS)
 
     assert await script.wait() == 0
 

@@ -13,9 +13,10 @@ import pytest
 import torch
 from PIL import Image
 
-from worker_node.distributed import DistributedRunner, DistributedWorker, RunnerError, errors
-from worker_node.distributed.calls import in_step
+from worker_node.distributed import DistributedRunner, DistributedWorker, RunnerError, errors, wire
+from worker_node.distributed.calls import Call, in_step
 from worker_node.distributed.environment import rank_environment, visible_devices
+from worker_node.distributed.messages import Kind, Message
 from worker_node.distributed.text_events import text_event
 from worker_node.distributed.warmth import pause_before
 
@@ -166,3 +167,33 @@ def test_a_worker_works_as_a_plain_object_without_a_runner():
 
     assert worker(2) == 2
     assert (worker.rank, worker.world_size, worker.device.type) == (0, 1, "cpu")
+
+
+@pytest.mark.anyio
+async def test_a_death_is_the_cause_of_the_errors_that_it_makes_on_other_ranks():
+    call = Call(1, 2, throttle=lambda paused: None, on_outcome=lambda call: None)
+    torn = {"type_name": "RuntimeError", "message": "connection closed by peer", "traceback": "", "steps": {"0": 1}}
+
+    call.receive(Message(Kind.FAILED, 0, 1, torn))
+    call.rank_died(errors.RankDied(rank=1, exit_code=-9))
+
+    assert isinstance(call.outcome.exception(), errors.RankDied)
+    assert call.settled.result() is False
+
+
+@pytest.mark.anyio
+async def test_a_slow_listener_stops_the_reading_and_a_faster_one_resumes_it():
+    throttled: list[bool] = []
+    call = Call(1, 1, throttle=throttled.append, on_outcome=lambda call: None)
+    fields = {"image_format": "jpeg", "as_text": False, "is_error": False}
+
+    for number in range(300):
+        call.receive(Message(Kind.EVENT, 0, 1, fields, wire.encode(number)))
+    after_burst = list(throttled)
+    for number in range(300):
+        event = await call.next_event()
+        assert event is not None
+        assert event.data == number
+
+    assert after_burst == [True]
+    assert throttled == [True, False]

@@ -80,17 +80,18 @@ class Toolbox(DistributedWorker):
             os.kill(os.getpid(), signal.SIGKILL)
         return self.all_reduce() if in_collective else None
 
-    def step_until_cancelled(self, file: str | None = None, **_: Any) -> None:
-        """Step for ever; say in an event and in a file when the stepping began."""
-        if file:
-            pathlib.Path(f"{file}.{self.rank}").touch()
+    def step_until_cancelled(self, **_: Any) -> None:
+        """Step for ever, with a collective in each step; say in an event when the stepping began."""
         step = 0
         while True:
+            if self.rank == self.world_size - 1:
+                # This rank asks later than the others: without a vote it alone would see a cancel that comes now.
+                time.sleep(0.005)
             self.raise_if_cancelled()
             if step == 0 and self.rank == 0:
                 self.add_streaming_result("stepping")
             step += 1
-            time.sleep(0.005)
+            self.all_reduce()
 
     def ignore_cancel(self, **_: Any) -> None:
         if self.rank == 0:
@@ -175,11 +176,11 @@ class Trainer(DistributedWorker):
             self.optimizer.step()
             self.raise_if_cancelled()
             if streaming and self.rank == 0 and step % 5 == 0:
-                self.add_streaming_result({"step": step, "loss": float(loss)}, as_text_event=True)
+                self.add_streaming_result({"step": step, "loss": loss.item()}, as_text_event=True)
             dist.barrier()
         weights = [torch.zeros(1, 2, device=self.device) for _ in range(self.world_size)]
         dist.all_gather(weights, self.model.module.weight.detach())
-        return {"loss": float(loss), "weights": weights}
+        return {"loss": loss.item(), "weights": weights}
 
 
 class Async(DistributedWorker):

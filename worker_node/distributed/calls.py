@@ -18,7 +18,7 @@ from worker_node.distributed.media import Frame
 from worker_node.distributed.messages import REPORTS, Kind, Message
 
 # A rank that dies makes collectives fail on others, and their reports may come first: the cause is waited for so long.
-_CAUSE_S = 0.05
+_CAUSE_S = 0.5
 _PAUSE_AT, _RESUME_AT = 256, 32
 
 

@@ -26,7 +26,7 @@ from worker_node.distributed.messages import Kind, Message
 from worker_node.distributed.processes import RankProcess
 
 # A rank that dies in setup makes collectives of others fail, whose errors may come first: the cause gets this long.
-_CAUSE_S = 0.05
+_CAUSE_S = 0.5
 
 
 class Listener(Protocol):
