@@ -1,0 +1,1 @@
+"""The apps that come with Stoker."""

@@ -1,0 +1,1 @@
+"""What workers on diffusers share: loading, seeds, collectives, previews. Runs on ranks; imported by nothing light."""
