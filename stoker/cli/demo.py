@@ -7,7 +7,6 @@ It is a client like any other: it knows the API's address and a key. ``stoker.lo
 from __future__ import annotations
 
 import os
-import shlex
 import shutil
 import sys
 from pathlib import Path
@@ -79,7 +78,7 @@ def _show_way_on(running: stack.Stack, job: Job) -> None:
     request = f"curl -H 'Authorization: Key {running.api_key}' {running.api_url}/v1/jobs/{job.id}"
     line(f"http      {request}")
     statement = f"select id, app, state, attempt, waited_s, ran_s from v_jobs where id = '{job.id}'"  # noqa: S608 (shown, not run)
-    line(f"sql       {_psql()} '{running.database_url}' -c {shlex.quote(statement)}")
+    line(f"sql       {_psql()} '{running.database_url}' -c \"{statement}\"")
 
 
 def _psql() -> str:

@@ -32,13 +32,24 @@ def demo(
     )
 
 
-def test_the_demo_makes_a_picture_and_ends_for_an_ordinary_user(data_dir: Path, own_environ: dict[str, str]) -> None:
+def test_the_demo_killed_half_way_leaves_no_process_and_the_next_one_makes_its_pictures(
+    data_dir: Path, own_environ: dict[str, str]
+) -> None:
     give_to_ordinary_user(data_dir)
+    user = tuple(as_ordinary_user())
+    first = demo(own_environ, data_dir, data_dir, before=user)
+    assert first.stderr
+    for line in first.stderr:  # the job is on its way when its state is drawn
+        if line.startswith("running"):
+            break
+    watched = Watched([first.pid, *(process.pid for process in psutil.Process(first.pid).children(recursive=True))])
+    first.kill()
+    assert watched.have_ended(within_s=30)
 
-    run = demo(own_environ, data_dir, data_dir, "--exit", before=tuple(as_ordinary_user()))
-    written, said = run.communicate(timeout=150)
+    second = demo(own_environ, data_dir, data_dir, "--exit", before=user)
+    written, said = second.communicate(timeout=150)
 
-    assert run.returncode == 0, said
+    assert second.returncode == 0, said
     pictures = list((data_dir / "out").rglob("*.png"))
     assert pictures
     assert all(picture.read_bytes().startswith(PNG) for picture in pictures)
@@ -69,25 +80,6 @@ def test_the_demo_says_how_to_go_on_and_stays_until_interrupted(
     run.send_signal(signal.SIGINT)
     assert run.wait(timeout=60) == 0
     assert watched.have_ended(within_s=0)
-
-
-def test_the_demo_killed_half_way_leaves_no_process_and_runs_again(
-    data_dir: Path, own_environ: dict[str, str], tmp_path: Path
-) -> None:
-    first = demo(own_environ, data_dir, tmp_path)
-    assert first.stderr
-    for line in first.stderr:  # the job is on its way when its state is drawn
-        if line.startswith("running"):
-            break
-    watched = Watched([first.pid, *(process.pid for process in psutil.Process(first.pid).children(recursive=True))])
-    first.kill()
-    assert watched.have_ended(within_s=30)
-
-    second = demo(own_environ, data_dir, tmp_path, "--exit")
-    written, said = second.communicate(timeout=150)
-
-    assert second.returncode == 0, said
-    assert "succeeded" in written
 
 
 def read_until_sql(run: subprocess.Popen[str]) -> dict[str, str]:
