@@ -1,4 +1,4 @@
-"""What the documents say is true of the code: links, names, settings, states, views, verbs."""
+"""What the documents say is true of the code: links, names, settings, views, verbs."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ import pytest
 
 from stoker import settings
 from stoker.cli.program import PARTS, VERBS
-from stoker.states import FINAL, TRANSITIONS, JobState
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("examples/**/*.md")])
@@ -61,17 +60,6 @@ def test_every_setting_stands_in_the_operators_page_and_no_other():
     written = set(re.findall(r"`((?:STOKER|S3|DATABASE|REDIS)_\w+)`", page))
     assert known - written == set()
     assert written - known == of_others
-
-
-def test_the_picture_of_the_states_is_the_table_of_the_code():
-    drawn = {}
-    for source, target, triggers in re.findall(
-        r"^    (\w+) --> (\w+): ([\w, ]+)$", (ROOT / "ARCHITECTURE.md").read_text(), re.MULTILINE
-    ):
-        drawn |= {(source, trigger): target for trigger in triggers.split(", ")}
-
-    assert drawn == {(str(state), str(trigger)): str(after) for (state, trigger), after in TRANSITIONS.items()}
-    assert {JobState(target) for target in drawn.values()} >= FINAL
 
 
 def test_the_views_that_the_pages_name_are_the_views_that_there_are():
