@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import queue
+import socket
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
@@ -161,7 +162,9 @@ def test_call_soon_of_another_thread_interrupts_the_hubs_poll() -> None:
     hub.call_soon(called.set)
 
     assert called.wait(PATIENCE_S)
+    hub.call_soon(lambda: None)  # it went back to its poll
     loop.join(PATIENCE_S)
+    assert not loop.is_alive()
 
 
 def test_the_pool_wakes_the_hub_when_a_doorbell_was_answered() -> None:
@@ -196,7 +199,10 @@ def _ring_until(listening: Listening, app: str) -> None:
 
 
 def _hub_that_polls_for_ever() -> Hub:
+    """A hub with a quiet socket, as with Redis, and without the 1 s tick that would hide a missing wake-up."""
     hub = Hub()
+    quiet, hub.other_end = socket.socketpair()
+    hub.add_reader(quiet, lambda: None)
     poll = hub.poller.poll
     hub.poller.poll = lambda timeout: poll(None)
     return hub
