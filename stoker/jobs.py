@@ -134,6 +134,8 @@ async def submit(db: AsyncEngine, new: NewJob) -> Submitted:
 
 async def claim(db: AsyncEngine, request: ClaimRequest) -> Claim | None:
     """Take the best waiting job of the app's queues; None if there is none to take now."""
+    if not request.queues:
+        return None
     async with transaction(db) as tx:
         await sql.run(tx, "lock_app_of_version", {"version_id": request.queues[0].version_id})
         return await _claim(tx, request)

@@ -161,7 +161,8 @@ async def new_world(database_url: str, *, pool_size: int = 5, frozen: bool = Tru
 async def until_blocked(database_url: str) -> None:
     """Return once a session of this database waits for another one's lock."""
     waits = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
-    async with await psycopg.AsyncConnection.connect(database_url, autocommit=True) as watching:
+    connecting = psycopg.AsyncConnection.connect(database_url, autocommit=True)
+    async with asyncio.timeout(20), await connecting as watching:
         waiting = None
         while waiting in (None, (0,)):
             waiting = await (await watching.execute(waits)).fetchone()

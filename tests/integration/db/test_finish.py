@@ -209,11 +209,19 @@ async def lose_to_a_second_attempt(world: World, node: Node, claim: Claim) -> No
     await (await world.node("n2")).take()
 
 
+async def lose_to_the_same_node(world: World, node: Node, claim: Claim) -> None:
+    await lose_by_reaper(world, node, claim)
+    assert (await node.take()).attempt == 2
+
+
 async def lose_by_finishing(world: World, node: Node, claim: Claim) -> None:
     await node.finish(claim)
 
 
-LOSSES = [lose_by_reaper, lose_by_new_boot, lose_by_release, lose_to_a_second_attempt, lose_by_finishing]
+LOSSES = [
+    *(lose_by_reaper, lose_by_new_boot, lose_by_release, lose_by_finishing),
+    *(lose_to_a_second_attempt, lose_to_the_same_node),
+]
 
 
 @pytest.mark.parametrize("lose", LOSSES)

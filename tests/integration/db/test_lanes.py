@@ -58,7 +58,6 @@ async def test_a_lane_is_not_put_to_sleep_under_a_submit_that_has_not_committed(
         await submitting.execute(statement("wake_lane"), lane | {"priority": 5})
         await lanes.tend(world.db)
         await submitting.commit()
-    await lanes.tend(world.db)
 
     assert await awake(world) == [True]
     assert await node.claim() is not None

@@ -17,7 +17,7 @@ from tests.support.job_world import CRASH, DONE, RETRYABLE, Node, World, new_wor
 
 pytestmark = pytest.mark.anyio
 
-JOBS, CLAIMERS, SUBMITTERS, TENANTS = 1500, 4, 3, 40
+JOBS, CLAIMERS, SUBMITTERS, TENANTS = 1000, 4, 3, 40
 CAPS = {number: 1 + number % 2 for number in range(10)}  # of the first tenants; the others have none
 SEED = 20261121
 WRONG_NOW = "SELECT * FROM v_invariants WHERE rule LIKE 'a lane%' OR rule LIKE '%lease%'"

@@ -147,3 +147,17 @@ async def test_another_tenants_job_cannot_be_retried(world: World) -> None:
 
     with pytest.raises(NotFound):
         await jobs.retry(world.db, job.job_id, await world.tenant("other"))
+
+
+async def test_a_submit_that_is_given_up_half_way_is_whole_or_not_there_and_harms_no_other(world: World) -> None:
+    """A client hangs up while its request is being stored."""
+    for steps in range(40):
+        submitting = asyncio.create_task(world.submit())
+        for _ in range(steps):
+            await asyncio.sleep(0)
+        submitting.cancel()
+        await asyncio.gather(submitting, return_exceptions=True)
+
+    await world.submit(input={"after": True})
+
+    assert await world.value("SELECT count(*) FROM jobs WHERE input = '{\"after\": true}'") == 1
