@@ -27,9 +27,7 @@ def main() -> None:
         (picture,) = draw(pipeline, [trial])
         sheet.paste(Image.fromarray(picture), (x, y))
         pen.multiline_text((x, y + CANVAS + 2), textwrap.fill(trial.prompt, 24), fill="black", font_size=10, spacing=2)
-    sheet.quantize(255, method=Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE).save(
-        Path(sys.argv[1]), optimize=True
-    )
+    sheet.save(Path(sys.argv[1]), optimize=True)
 
 
 if __name__ == "__main__":
