@@ -62,14 +62,13 @@ async def test_an_event_that_cannot_travel_is_an_error_of_the_call(single: Distr
             pass
 
 
-@pytest.mark.parametrize("rank", [0, 1])
 async def test_a_rank_that_raises_before_a_collective_leaves_no_half_done_collective_behind(
-    pair: DistributedRunner, pids: Pids, rank: int
+    pair: DistributedRunner, pids: Pids
 ):
     before = pids(pair)
 
-    with pytest.raises(RankFailed, match=f"rank {rank} raised"):
-        await pair.invoke({"do": "fail", "ranks": [rank], "before_collective": True})
+    with pytest.raises(RankFailed, match="rank 1 raised"):
+        await pair.invoke({"do": "fail", "ranks": [1], "before_collective": True})
 
     assert await pair.invoke({"do": "all_reduce"}) == 2.0
     assert not set(pids(pair)) & set(before)
@@ -167,14 +166,11 @@ async def test_the_runners_own_timeout_bounds_calls_that_name_none():
             await runner.invoke({"do": "step_until_cancelled"})
 
 
-@pytest.mark.parametrize("rank", [0, 1])
-async def test_a_failing_setup_is_raised_by_start_without_waiting_for_the_others(rank: int):
+async def test_a_failing_setup_is_raised_by_start_without_waiting_for_the_others():
     runner = DistributedRunner("tests.distributed.workers:BadSetup", 2, env=ENV)
 
-    with pytest.raises(
-        SetupFailed, match=f"rank {rank} failed in setup with OSError: no weights in /nowhere"
-    ) as failed:
-        await runner.start(rank=rank)
+    with pytest.raises(SetupFailed, match="rank 1 failed in setup with OSError: no weights in /nowhere") as failed:
+        await runner.start(rank=1)
 
     assert 'raise OSError("no weights in /nowhere")' in failed.value.traceback
     assert runner.status().state is RunnerState.STOPPED
