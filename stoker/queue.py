@@ -173,5 +173,7 @@ class _Line:
                 "health_check_interval": 10,
             },
         )
+        # Without this the first use would pause 2 s between its tries.
+        self._connection.ensure_connection(max_retries=1, interval_start=0, interval_step=0)
         self._channel = channel = cast("Channel", self._connection.channel())
         return channel

@@ -18,7 +18,7 @@ from anyio import to_thread
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
-from stoker.errors import PayloadTooLarge, StorageUnavailable
+from stoker.errors import InvalidFile, PayloadTooLarge, StorageUnavailable
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -111,8 +111,21 @@ class Storage:
         return Stored(key, size, digest.hexdigest())
 
     async def get_to(self, key: str, path: Path) -> None:
-        """Write the object to ``path``."""
-        await _in_thread(lambda: self._s3.download_file(self.bucket, key, str(path)))
+        """Write the object to ``path``.
+
+        Raises:
+            InvalidFile: there is no such object, such as one whose upload was begun and never made.
+        """
+
+        def get() -> None:
+            try:
+                self._s3.download_file(self.bucket, key, str(path))
+            except ClientError as error:
+                if _is_missing(error):
+                    raise InvalidFile(f"nothing is stored at {key!r}", hint="Was its upload finished?") from error
+                raise
+
+        await _in_thread(get)
 
     async def size_of(self, key: str) -> int | None:
         """The object's size in bytes, None if there is no such object."""
@@ -121,7 +134,7 @@ class Storage:
             try:
                 return self._s3.head_object(Bucket=self.bucket, Key=key)["ContentLength"]
             except ClientError as error:
-                if error.response.get("ResponseMetadata", {}).get("HTTPStatusCode") == 404:
+                if _is_missing(error):
                     return None
                 raise
 
@@ -196,6 +209,10 @@ def disposition(file_name: str, content_type: str) -> str:
     major, _, minor = content_type.partition("/")
     shown = (major in ("image", "audio", "video") and not minor.startswith("svg")) or content_type == "text/plain"
     return f"{'inline' if shown else 'attachment'}; filename*=UTF-8''{quote(file_name, safe='')}"
+
+
+def _is_missing(error: ClientError) -> bool:
+    return error.response.get("ResponseMetadata", {}).get("HTTPStatusCode") == 404
 
 
 def _check_size(size_bytes: int, max_bytes: int) -> None:

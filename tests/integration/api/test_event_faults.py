@@ -14,9 +14,9 @@ from redis.asyncio import Redis
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from stoker import job_queries
+from stoker import job_queries, jobs
 from stoker.bus import Bus
-from stoker.events import Event, EventId
+from stoker.events import Event, EventId, EventKind
 from stoker.local.engines import Engines
 from tests.support.acting_node import ActingNode
 from tests.support.api_server import api_settings, running_api
@@ -226,10 +226,11 @@ async def test_a_slow_client_misses_no_row_and_delays_nobody(
         slow, quick = named(slow_raw), named(quick_raw)
         first = await anext(slow)
         # Far more than the sockets on the way hold: the server must stop sending to who does not read.
-        for number in range(300):
-            seq = await node.log(claim, f"{number} " + "x" * 20_000)
-            if number % 10 == 0:
-                await node.progress(claim, seq, number)
+        for number in range(30):
+            logs = [(EventKind.LOG, {"message": "x" * 20_000})] * 10
+            seq = await jobs.append_events(node.db, claim.lease, logs)
+            await node.bus.wake(claim.job_id, seq)
+            await node.progress(claim, seq, number)
         await node.succeed(claim, {"answer": 42})
         quick_seen = await rest(quick)
         slow_seen = [first, *await rest(slow)]

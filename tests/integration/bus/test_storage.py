@@ -10,7 +10,7 @@ from uuid import uuid4
 import httpx2
 import pytest
 
-from stoker.errors import PayloadTooLarge, StorageUnavailable
+from stoker.errors import InvalidFile, PayloadTooLarge, StorageUnavailable
 from stoker.local.engines import Engines
 from stoker.storage import PART_BYTES, Storage
 
@@ -67,6 +67,11 @@ async def test_deleted_objects_are_gone(storage: Storage) -> None:
     await storage.delete(keys)
 
     assert [await storage.size_of(key) for key in keys] == [None] * 3
+
+
+async def test_an_object_that_was_never_stored_is_no_file(storage: Storage, tmp_path: Path) -> None:
+    with pytest.raises(InvalidFile):
+        await storage.get_to(f"tests/{uuid4()}/nothing", tmp_path / "out")
 
 
 async def test_a_link_that_was_changed_opens_nothing(storage: Storage) -> None:
