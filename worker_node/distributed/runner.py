@@ -139,9 +139,8 @@ class DistributedRunner:
         """
         limit = self.timeout if timeout is None else timeout
         wants_events = on_event is not None
-        async with self._dispatcher.call(
-            payload, streaming=streaming, wants_events=wants_events, timeout_s=limit
-        ) as call:
+        running = self._dispatcher.call(payload, streaming=streaming, wants_events=wants_events, timeout_s=limit)
+        async with running as call:
             while (event := await call.next_event()) is not None:
                 if on_event is not None and inspect.isawaitable(handled := on_event(event)):
                     await handled
@@ -203,7 +202,7 @@ class DistributedRunner:
         return self._dispatcher.state in _ALIVE
 
     def ensure_alive(self) -> None:
-        """Raise NotRunning, with the reason, where calls are not taken."""
+        """Raise NotRunning where calls are not taken."""
         if not self.is_alive():
             raise NotRunning(f"the runner is {self._dispatcher.state}")
 
@@ -237,10 +236,7 @@ class DistributedRunner:
         await self.stop()
 
     def _on_idle(self, idle: bool) -> None:
-        if idle:
-            self._keepalive.start()
-        else:
-            self._keepalive.cancel()
+        (self._keepalive.start if idle else self._keepalive.cancel)()
 
     async def _next_event(self, call: Call, streaming_timeout: float | None) -> RankEvent | None:
         if streaming_timeout is None:
