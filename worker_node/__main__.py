@@ -74,22 +74,25 @@ def _serve(options: argparse.Namespace, settings: NodeSettings) -> int:
 
 
 def specs_for(apps: Sequence[str], world_size: int | None, gpus: Sequence[Gpu], spool: Path) -> list[AppSpec]:
-    """Share this machine out: with GPUs, each app gets ``world_size`` of them, in order. Without, slots are CPU ranks.
+    """Share this machine out. Each app gets ``world_size`` GPUs, in order; when they run out, apps share them.
+
+    On a machine without GPUs the slots are CPU ranks.
 
     Raises:
-        ConfigurationError: the apps want more GPUs than there are.
+        ConfigurationError: one app alone wants more GPUs than there are.
     """
-    each = world_size or len(gpus) // len(apps) or 1
-    if gpus and each * len(apps) > len(gpus):
+    each = world_size or len(gpus)
+    if gpus and each > len(gpus):
         raise ConfigurationError(
-            f"{len(apps)} apps of {each} GPUs each do not fit on {len(gpus)} GPUs",
-            hint="Lower --world-size, or start a node for each app with its own CUDA_VISIBLE_DEVICES.",
+            f"a world size of {each} does not fit on {len(gpus)} GPUs", hint=f"Use --world-size {len(gpus)} or less."
         )
+    if gpus and each * len(apps) > len(gpus):
+        logger.warning("gpus_are_shared", gpus=len(gpus), apps=len(apps), each=each)
     return [
         AppSpec(
             import_string=app,
             world_size=world_size,
-            devices=tuple(gpu.index for gpu in gpus[number * each : (number + 1) * each]) or None,
+            devices=tuple(gpus[(number * each + slot) % len(gpus)].index for slot in range(each)) if gpus else None,
             spool=spool / str(number),
             env=os.environ,
         )

@@ -44,7 +44,7 @@ class Heartbeat:
             if attempt.newest_progress is not None
         }
         try:
-            async with asyncio.timeout(self._every_s):
+            async with asyncio.timeout(self._lease_s / 4):
                 renewal = await jobs.renew(
                     self._db,
                     node_id=self._identity.node_id,

@@ -26,8 +26,10 @@ from worker_node.host import HostEvent
 KEEP_PROGRESS = 256
 """So many progress events may wait; then each rank keeps its newest alone."""
 LOG_BATCH_S = 0.2
+RETRY_S = 1.0
 LOG_BYTES_PER_JOB = 1_000_000
 FLUSH_S = 2.0
+"""How long the end of a job waits for Redis to take its last progress."""
 
 logger = log.get(__name__)
 
@@ -58,7 +60,7 @@ class Waiting:
 
 
 class Reporter:
-    """Of one attempt. ``async with`` it around the run: leaving it sends what is left, for at most ``FLUSH_S``."""
+    """Of one attempt, around its run. Leaving it stores the lines that are left, while the lease lives."""
 
     def __init__(self, db: AsyncEngine, bus: Bus, attempt: Attempt) -> None:
         self._db, self._bus, self._attempt = db, bus, attempt
@@ -80,17 +82,20 @@ class Reporter:
             self._attempt.newest_progress = event.data
 
     async def __aenter__(self) -> Self:
-        self._tasks = [asyncio.create_task(self._send_live()), asyncio.create_task(self._store_lines())]
+        self._tasks = (asyncio.create_task(self._send_live()), asyncio.create_task(self._store_lines()))
         return self
 
     async def __aexit__(self, *_: object) -> None:
+        live, lines = self._tasks
         self._closing.set()
         self._has_live.set()
         self._has_lines.set()
-        _done, late = await asyncio.wait(self._tasks, timeout=FLUSH_S)
-        for task in late:
+        await asyncio.wait([live], timeout=FLUSH_S)
+        lost = asyncio.create_task(self._attempt.lease_lost.wait())
+        await asyncio.wait([lines, lost], return_when=asyncio.FIRST_COMPLETED)
+        for task in (live, lines, lost):
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.gather(live, lines, lost, return_exceptions=True)
         for task in self._tasks:
             if not task.cancelled() and (error := task.exception()) is not None:
                 logger.error("reporting_failed", exc_info=error, **self._attempt.names)
@@ -134,6 +139,7 @@ class Reporter:
             if lines and not await self._store(lines):
                 self._lines = lines + self._lines
                 self._has_lines.set()
+                await asyncio.sleep(RETRY_S)
             elif self._closing.is_set() and not self._lines:
                 return
 
@@ -149,6 +155,7 @@ class Reporter:
         except Exception as error:
             if not is_unreachable(error) or isinstance(error, StokerError):
                 raise
+            logger.warning("log_lines_kept", lines=len(lines), next="tries again", **self._attempt.names)
             return False
         await self._bus.wake(self._attempt.claim.job_id, self._seq)
         return True

@@ -26,6 +26,7 @@ class Steps(BaseModel):
     steps: int = 3
     wait_for: str | None = None
     """A path: the work does not end before something is there."""
+    last_words: str | None = None
 
 
 class Done(BaseModel):
@@ -60,6 +61,8 @@ class Echo(App):
         self.log("waiting")
         while not is_there(request.wait_for):  # noqa: ASYNC110 - a test's signal is a file
             await asyncio.sleep(0.02)
+        if request.last_words:
+            self.log(request.last_words)
         return Said(text="waited", file=File.from_bytes(b"waited", content_type="text/plain", file_name="waited.txt"))
 
     @endpoint("/hurried", run_timeout=0.5)
@@ -91,4 +94,4 @@ class TwoRanks(App):
     @endpoint("/", run_timeout=600)
     async def count(self, request: Steps) -> Done:
         self.log("counting")
-        return Done(**await self.run(request))
+        return Done(**await self.run({"steps": request.steps, "wait_for": request.wait_for}))

@@ -33,23 +33,29 @@ def relay(database_url: str) -> Iterator[Proxy]:
         yield relay
 
 
-async def test_a_job_survives_a_short_loss_of_postgres(
+async def test_a_short_loss_of_postgres_costs_neither_a_result_nor_a_log_line(
     engines: Engines, database_url: str, relay: Proxy, desk: Desk, tmp_path: Path
 ) -> None:
     end = tmp_path / "end"
     slow = {"STOKER_LEASE_S": "60", "STOKER_HEARTBEAT_S": "0.3"}
     with running_node(engines, _through(database_url, relay), tmp_path, APPS, **slow) as node:
-        job_id = await desk.submit("tests/echo", "/wait", wait_for=str(end))
-        await desk.says(job_id, "waiting")
+        silent = await desk.submit("tests/echo", "/wait", wait_for=str(end))
+        talker = await desk.submit("tests/echo", "/wait", wait_for=str(end), last_words="said in the dark")
+        await desk.says(silent, "waiting")
+        await desk.says(talker, "waiting")
 
         relay.cut()
         await _logged(node, "postgres_lost")
         end.touch()
-        await _logged(node, "tries again")
+        await _logged(node, "job_not_finished")
+        await _logged(node, "log_lines_kept")
         relay.mend()
 
-        job = await desk.final(job_id)
-        assert (job.state, job.attempt) == (JobState.SUCCEEDED, 1)
+        for job_id in (silent, talker):
+            job = await desk.final(job_id)
+            assert (job.state, job.attempt) == (JobState.SUCCEEDED, 1)
+    lines = [data["message"] for kind, data in await desk.events(talker) if kind == "log"]
+    assert lines == ["waiting", "said in the dark"]
 
 
 async def test_a_node_that_cannot_renew_stops_its_work_before_another_may_start_it(

@@ -16,6 +16,7 @@ from stoker.storage import Storage
 from tests.integration.node.conftest import QUICK
 from tests.support.databases import fresh_database
 from tests.support.nodes import PATIENCE_S, Desk, running_node
+from worker_node.registration import take_identity
 
 pytestmark = pytest.mark.anyio
 
@@ -50,45 +51,34 @@ async def test_a_killed_node_does_its_job_again_at_once_when_it_is_back(
     assert await storage.size_of(f"{job.tenant_id}/{job.id}/1/0-waited.txt") is None
 
 
-async def test_a_drained_node_gives_back_what_it_cannot_finish_and_uses_up_no_attempt(
-    engines: Engines, database_url: str, desk: Desk, tmp_path: Path
-) -> None:
-    with running_node(
-        engines, database_url, tmp_path, APPS, arguments=["--node-id", "drained", "--drain-grace-s", "0"], **QUICK
-    ) as node:
-        job_id = await desk.submit("tests/echo", "/wait", wait_for=str(tmp_path / "never"))
-        await desk.says(job_id, "waiting")
-
-        node.terminate()
-
-    job = await desk.get(job_id)
-    assert job.state is JobState.QUEUED
-    assert [attempt.outcome for attempt in job.attempts] == ["released"]
-    async with desk.db.connect() as connection:
-        counted = await connection.exec_driver_sql(
-            "SELECT failures, crashes FROM jobs WHERE id = %(id)s", {"id": job_id}
-        )
-        assert counted.one() == (0, 0)
-        state = await connection.exec_driver_sql("SELECT state FROM nodes WHERE id = 'drained'")
-        assert state.scalar_one() == "stopped"
-
-
-async def test_a_drained_node_finishes_what_runs_and_takes_nothing_more(
+async def test_a_draining_node_finishes_what_it_can_takes_nothing_more_and_gives_the_rest_back(
     engines: Engines, database_url: str, desk: Desk, tmp_path: Path
 ) -> None:
     end = tmp_path / "end"
-    with running_node(engines, database_url, tmp_path, APPS, arguments=["--node-id", "patient"], **QUICK) as node:
-        running = await desk.submit("tests/echo", "/wait", wait_for=str(end))
-        await desk.says(running, "waiting")
-        family = node.ask_to_stop()
-        await desk.node_is("patient", "draining")
+    with running_node(engines, database_url, tmp_path, APPS, arguments=["--node-id", "drained"], **QUICK) as node:
+        finished = await desk.submit("tests/echo", "/wait", wait_for=str(end))
+        endless = await desk.submit("tests/echo", "/wait", wait_for=str(tmp_path / "never"))
+        await desk.says(finished, "waiting")
+        await desk.says(endless, "waiting")
 
+        family = node.ask_to_stop()
+        await desk.node_is("drained", "draining")
         late = await desk.submit("tests/echo", text="too late")
         end.touch()
+        assert (await desk.final(finished)).state is JobState.SUCCEEDED
+        node.ask_to_stop()  # once more: the grace is over
 
         assert family.have_ended(within_s=PATIENCE_S)
-    assert (await desk.get(running)).state is JobState.SUCCEEDED
-    assert (await desk.get(late)).state is JobState.QUEUED
+    await desk.node_is("drained", "stopped")
+    assert (await desk.get(late)).attempts == ()
+    given_back = await desk.get(endless)
+    assert given_back.state is JobState.QUEUED
+    assert [attempt.outcome for attempt in given_back.attempts] == ["released"]
+    async with desk.db.connect() as connection:
+        counted = await connection.exec_driver_sql(
+            "SELECT failures, crashes FROM jobs WHERE id = %(id)s", {"id": endless}
+        )
+        assert counted.one() == (0, 0)
 
 
 def test_a_node_that_cannot_reach_postgres_says_so_and_ends(engines: Engines, tmp_path: Path) -> None:
@@ -108,11 +98,11 @@ def test_an_app_that_is_not_there_is_said_in_words(engines: Engines, database_ur
 
 
 def test_two_processes_cannot_be_the_same_node(engines: Engines, database_url: str, tmp_path: Path) -> None:
-    with running_node(engines, database_url, tmp_path, APPS):
-        done = _start(engines, tmp_path, database_url, "--app", APPS[0])
+    with take_identity(tmp_path, "taken").lock:
+        done = _start(engines, tmp_path, database_url, "--app", APPS[0], "--node-id", "taken")
 
     assert done.returncode == 1
-    assert "another process is node" in done.stderr
+    assert "another process is node 'taken'" in done.stderr
 
 
 def _start(engines: Engines, data_dir: Path, database_url: str, *arguments: str) -> subprocess.CompletedProcess[str]:

@@ -97,11 +97,17 @@ def test_apps_share_the_gpus_of_a_machine_in_order(tmp_path) -> None:
     assert len({spec.spool for spec in specs}) == 2
 
 
-def test_apps_that_do_not_fit_on_the_gpus_are_refused_with_a_hint(tmp_path) -> None:
-    with pytest.raises(ConfigurationError) as refused:
-        specs_for(["a:A", "b:B", "c:C"], 2, GPUS, tmp_path)
+def test_apps_share_gpus_when_there_are_too_few_for_each(tmp_path) -> None:
+    specs = specs_for(["a:A", "b:B", "c:C"], 2, GPUS, tmp_path)
 
-    assert "--world-size" in refused.value.hint
+    assert [spec.devices for spec in specs] == [(0, 1), (2, 3), (0, 1)]
+
+
+def test_an_app_that_does_not_fit_on_the_gpus_is_refused_with_a_hint(tmp_path) -> None:
+    with pytest.raises(ConfigurationError) as refused:
+        specs_for(["a:A"], 8, GPUS, tmp_path)
+
+    assert "--world-size 4" in refused.value.hint
 
 
 def test_a_machine_without_gpus_has_slots_all_the_same(tmp_path) -> None:
