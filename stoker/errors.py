@@ -26,7 +26,8 @@
         +-- JobCancelled
         +-- LeaseLost             another attempt holds the job now
 
-Pure: no I/O. ``code`` is for programs and stands in docs/errors.md, the message says what happened, ``hint`` what to do next.
+Pure: no I/O. ``code`` is for programs and stands in docs/errors.md, the message says what happened, ``hint`` what to do
+next.
 """
 
 from __future__ import annotations

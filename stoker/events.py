@@ -29,7 +29,7 @@ class EventKind(StrEnum):
 
 
 class EventId(NamedTuple):
-    """``seq.attempt.n``, compared as a tuple. A row is ``seq.attempt.0``; progress is the last row's seq and a count."""
+    """``seq.attempt.n``, compared as a tuple. A row has n = 0; progress has the last row's seq and counts from 1."""
 
     seq: int
     attempt: int = 0
