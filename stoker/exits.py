@@ -35,7 +35,9 @@ _REASONS = {
 
 
 def succeeded(lease: Lease, outcome: Succeeded, usage: Usage) -> Exit:
-    outputs = [asdict(output) | {"id": str(output.id)} for output in outcome.outputs]
+    outputs = [
+        asdict(output) | {"id": str(output.id), "position": position} for position, output in enumerate(outcome.outputs)
+    ]
     return _exit(lease, Decision(Trigger.SUCCEED), usage=usage) | {"result": outcome.result, "outputs": outputs}
 
 

@@ -251,7 +251,9 @@ async def _views(db: AsyncEngine, chosen: Select[*tuple[Any, ...]]) -> list[JobV
         tries = await tx.execute(
             select(job_attempts).where(job_attempts.c.job_id.in_(ids)).order_by(job_attempts.c.attempt)
         )
-        stored = await tx.execute(select(job_outputs).where(job_outputs.c.job_id.in_(ids)).order_by(job_outputs.c.id))
+        stored = await tx.execute(
+            select(job_outputs).where(job_outputs.c.job_id.in_(ids)).order_by(job_outputs.c.position)
+        )
     attempts: dict[UUID, list[AttemptView]] = defaultdict(list)
     for row in tries:
         attempts[row.job_id].append(_attempt(row))

@@ -320,6 +320,7 @@ CREATE TABLE job_outputs (
     id UUID NOT NULL,
     job_id UUID NOT NULL,
     attempt INTEGER NOT NULL,
+    position INTEGER NOT NULL,
     name TEXT NOT NULL,
     pointer TEXT NOT NULL,
     key TEXT NOT NULL,
@@ -331,11 +332,10 @@ CREATE TABLE job_outputs (
     created_at TIMESTAMP WITH TIME ZONE DEFAULT stoker_now() NOT NULL,
     CONSTRAINT pk_job_outputs PRIMARY KEY (id),
     CONSTRAINT ck_job_outputs_amounts CHECK (size_bytes >= 0 AND length(token) >= 32),
+    CONSTRAINT uq_job_outputs_job_id UNIQUE (job_id, position),
     CONSTRAINT fk_job_outputs_job_id FOREIGN KEY(job_id) REFERENCES jobs (id) ON DELETE CASCADE,
     CONSTRAINT uq_job_outputs_token UNIQUE (token)
 );
-
-CREATE INDEX outputs_of_job ON job_outputs (job_id);
 
 CREATE TABLE webhook_deliveries (
     id UUID NOT NULL,

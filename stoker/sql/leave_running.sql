@@ -61,10 +61,12 @@ WITH exit AS MATERIALIZED (
     FROM tried t JOIN job j ON j.id = t.job_id JOIN app_versions v ON v.id = j.version_id
     WHERE j.usage IS NOT NULL
 ), stored AS (
-    INSERT INTO job_outputs (id, job_id, attempt, name, pointer, key, content_type, size_bytes, sha256, token, metadata)
-    SELECT o.id, j.id, j.attempt, o.name, o.pointer, o.key, o.content_type, o.size_bytes, o.sha256, o.token, o.metadata
+    INSERT INTO job_outputs (id, job_id, attempt, position, name, pointer, key, content_type, size_bytes, sha256, token,
+                             metadata)
+    SELECT o.id, j.id, j.attempt, o.position, o.name, o.pointer, o.key, o.content_type, o.size_bytes, o.sha256, o.token,
+           o.metadata
     FROM job j CROSS JOIN LATERAL jsonb_to_recordset(j.outputs) AS o (
-        id uuid, name text, pointer text, key text, content_type text, size_bytes bigint, sha256 text, token text,
+        id uuid, position int, name text, pointer text, key text, content_type text, size_bytes bigint, sha256 text, token text,
         metadata jsonb)
     WHERE j.state = 'succeeded'
 ), owed AS (

@@ -15,6 +15,7 @@ from sqlalchemy import (
     PrimaryKeyConstraint,
     Table,
     Text,
+    UniqueConstraint,
     Uuid,
     text,
 )
@@ -27,6 +28,7 @@ job_outputs = Table(
     Column("id", Uuid, primary_key=True),
     of("job_id", "jobs.id", cascade=True),
     needed("attempt", Integer),
+    needed("position", Integer),  # as the attempt listed them
     needed("name", Text),
     needed("pointer", Text),
     needed("key", Text),
@@ -37,7 +39,7 @@ job_outputs = Table(
     needed("metadata", Json),
     moment("created_at"),
     CheckConstraint("size_bytes >= 0 AND length(token) >= 32", name="amounts"),
-    Index("outputs_of_job", "job_id"),
+    UniqueConstraint("job_id", "position"),
 )
 
 files = Table(
