@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -125,6 +126,28 @@ def test_a_job_is_cancelled(stoker: Command, tmp_path: Path):
     assert ended.returncode == 1
     assert f"job {job_id} cancelled" in ended.stderr
     assert stoker("cancel", job_id).returncode == 2
+
+
+def test_an_interrupt_ends_with_130_and_leaves_the_job_alone(
+    stoker: Command, stack: Stack, own_environ: dict[str, str], tmp_path: Path
+):
+    job_id = stoker("submit", "tests/blocker", "-i", f"path={tmp_path / 'go'}").stdout.strip()
+
+    following = subprocess.Popen(
+        [sys.executable, "-m", "stoker", "events", job_id],
+        env=own_environ | {"STOKER_DATA_DIR": stack.data_dir},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert following.stdout
+    assert "state=queued" in following.stdout.readline()
+    following.send_signal(signal.SIGINT)
+    _, said = following.communicate(timeout=30)
+    (tmp_path / "go").touch()
+
+    assert (following.returncode, said) == (130, "")
+    assert stoker("result", job_id).returncode == 0
 
 
 def test_an_input_that_breaks_the_schema_is_refused_with_its_place(stoker: Command):

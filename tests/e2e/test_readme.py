@@ -16,6 +16,7 @@ from stoker.local.background import down
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
 BLOCK = re.compile(r"^<!-- (?P<mark>[^\n]+) -->\n```\w+\n(?P<code>.*?)^```$", re.MULTILINE | re.DOTALL)
+pytestmark = pytest.mark.timeout(300)  # each starts a stack with a model in two processes
 PNG = b"\x89PNG\r\n\x1a\n"
 
 
@@ -43,7 +44,7 @@ def type_in(commands: list[str], folder: Path, environ: dict[str, str]) -> str:
         env=environ | {"HF_HUB_OFFLINE": "1"},
         capture_output=True,
         text=True,
-        timeout=170,
+        timeout=280,
         check=False,
     )
     assert ended.returncode == 0, ended.stdout[-2000:] + ended.stderr[-3000:]
