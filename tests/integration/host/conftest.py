@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -29,6 +30,12 @@ class Hosted:
         self._tasks: set[asyncio.Task[None]] = set()
         spec = AppSpec(app if ":" in app else f"{HERE}/serving.py:{app}", world_size, None, spool, env)
         self.host = AppHost(spec, on_change=lambda status: self._hear(self.statuses, status))
+
+    def forget(self) -> None:
+        """Begin anew, for another test."""
+        self.events.clear()
+        self.fetched.clear()
+        self.fetch = self._no_fetch
 
     async def call(self, endpoint: str = "/", call_id: str = "", **request: Any) -> HostResult:
         return await self.host.call(
@@ -70,18 +77,34 @@ class Hosted:
 Serve = Callable[..., Awaitable[Hosted]]
 
 
-@pytest.fixture
-async def serve(tmp_path: Path) -> AsyncIterator[Serve]:
-    """Start the host of an app; all are stopped at the end."""
+@asynccontextmanager
+async def serving(folder: Path) -> AsyncIterator[Serve]:
+    """Start hosts of apps; all are stopped at the end."""
     running: list[Hosted] = []
 
     async def start(app: str, *, world_size: int | None = None, **env: str) -> Hosted:
-        spool = tmp_path / f"spool-{len(running)}"
+        spool = folder / f"spool-{len(running)}"
         hosted = Hosted(app, spool, {**os.environ, "OMP_NUM_THREADS": "1", **env}, world_size)
         running.append(hosted)
         await hosted.host.start()
         await hosted.until(lambda: hosted.host.status.state == "ready")
         return hosted
 
-    yield start
-    await asyncio.gather(*(hosted.host.stop(2) for hosted in running))
+    try:
+        yield start
+    finally:
+        await asyncio.gather(*(hosted.host.stop(2) for hosted in running))
+
+
+@pytest.fixture
+async def serve(tmp_path: Path) -> AsyncIterator[Serve]:
+    """Start hosts of a test's own."""
+    async with serving(tmp_path) as start:
+        yield start
+
+
+@pytest.fixture(scope="module")
+async def shared(anyio_backend: str, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Serve]:
+    """Start hosts for all tests of a module: they take turns."""
+    async with serving(tmp_path_factory.mktemp("hosts")) as start:
+        yield start

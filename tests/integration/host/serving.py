@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import socket
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +43,8 @@ class Worker(DistributedWorker):
             raise ValueError("the weights are not there")
 
     def __call__(self, what: str, path: str, number: int, streaming: bool = False, **more: Any) -> Any:
+        from worker_node.diffusion.collectives import agree  # imports torch, which the app's process need not
+
         self.calls += 1
         last = self.rank == self.world_size - 1
         if what == "raise" and last:
@@ -51,7 +55,8 @@ class Worker(DistributedWorker):
             self.raise_if_cancelled()
             self.add_streaming_result({"step": step, "total": number})
         if what == "wait":
-            while not is_there(path):
+            # Ranks may see the file at different moments: they leave the loop together.
+            while not agree(is_there(path), self.world_size):
                 self.raise_if_cancelled()
         if what == "hang":
             while not is_there(path):
@@ -138,7 +143,11 @@ class Plain(App):
     @endpoint("/bad")
     async def bad(self, request: Request) -> dict[str, Any]:
         values: dict[str, Any] = {
-            "object": object(), "bytes": b"raw", "nan": float("nan"), "gone": Path("/no/such/file"), "nul": "a\0b"
+            "object": object(),
+            "bytes": b"raw",
+            "nan": float("nan"),
+            "gone": Path("/no/such/file"),
+            "nul": "a\0b",
         }
         return {"fine": 1, "inner": [{"value": values[request.what]}]}
 
@@ -149,7 +158,7 @@ class Plain(App):
     @endpoint("/wait")
     async def wait(self, request: Request) -> dict[str, Any]:
         self.progress(waiting=request.what)
-        while not is_there(request.path):
+        while not is_there(request.path):  # noqa: ASYNC110 - a test's signal is a file
             await asyncio.sleep(0.01)
         self.progress(done=request.what)
         return {"what": request.what}
@@ -171,39 +180,50 @@ class Rude(App):
     @endpoint("/")
     async def misbehave(self, request: Request) -> dict[str, Any]:
         self.progress(about=request.what)
-        if request.what == "block":
-            while not is_there(request.path):
-                time.sleep(0.01)
-        if request.what == "exit":
-            os._exit(7)
-        if request.what == "background exit":
-            asyncio.get_running_loop().call_soon(sys.exit, 5)
+        if request.what == "deaf":
+            await never_ending(request.path)
+        if request.what in DEEDS:
+            DEEDS[request.what](request.path)
             await asyncio.Event().wait()
+        if request.what == "block":
+            wait_in_the_loop(request.path)
         if request.what == "print":
             sys.stdout.buffer.write(b"\x00\x00\x00\x05garbage \xff\xfe" + b"x" * 100_000 + b"\n")
             os.write(2, b"and more\n")
-        if request.what == "scribble":
-            self.scribble()
-            await asyncio.Event().wait()
-        if request.what == "fork":
-            if os.fork() == 0:
-                while not is_there(request.path):
-                    time.sleep(0.01)
-                os._exit(0)
-            os._exit(9)
-        if request.what == "deaf":
-            while not is_there(request.path):
-                try:
-                    await asyncio.sleep(3600)
-                except asyncio.CancelledError:
-                    self.heard = True
         return {"pid": os.getpid()}
 
-    def scribble(self) -> None:
-        """Write to the app host's own socket."""
-        for fd in map(int, os.listdir("/proc/self/fd")):
-            target = f"/proc/self/fd/{fd}"
-            if fd > 2 and Path(target).exists() and Path(target).is_socket():
-                with socket.socket(fileno=os.dup(fd)) as found:
-                    if found.family == socket.AF_UNIX:
-                        found.sendall(b"\xff" * 64)
+
+def wait_in_the_loop(path: str) -> None:
+    while not is_there(path):
+        time.sleep(0.01)
+
+
+async def never_ending(path: str) -> None:
+    """Swallow every cancel."""
+    while not is_there(path):
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.sleep(3600)
+
+
+def fork_and_exit(path: str) -> None:
+    if os.fork() == 0:
+        wait_in_the_loop(path)
+        os._exit(0)
+    os._exit(9)
+
+
+def scribble(_path: str) -> None:
+    """Write to the app host's own socket."""
+    for entry in Path("/proc/self/fd").iterdir():
+        if entry.exists() and entry.is_socket():
+            with socket.socket(fileno=os.dup(int(entry.name))) as found:
+                if found.family == socket.AF_UNIX:
+                    found.sendall(b"\xff" * 64)
+
+
+DEEDS: dict[str, Callable[[str], object]] = {
+    "exit": lambda _path: os._exit(7),
+    "background exit": lambda _path: asyncio.get_running_loop().call_soon(sys.exit, 5),
+    "fork": fork_and_exit,
+    "scribble": scribble,
+}

@@ -4,20 +4,30 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
-from typing import Any
 
 import pytest
 from PIL import Image as Pil
 
 from stoker.errors import AppError, InvalidFile, InvalidInput, StorageUnavailable
 from stoker.events import EventKind
+from tests.integration.host.conftest import Hosted, Serve
 
 pytestmark = pytest.mark.anyio
 
 
-async def test_a_call_gives_its_result_after_its_events_in_order(serve: Any) -> None:
-    plain = await serve("Plain")
+@pytest.fixture(scope="module")
+async def plain_host(shared: Serve) -> Hosted:
+    return await shared("Plain")
 
+
+@pytest.fixture
+def plain(plain_host: Hosted) -> Hosted:
+    """An app without ranks, with no memory of other tests."""
+    plain_host.forget()
+    return plain_host
+
+
+async def test_a_call_gives_its_result_after_its_events_in_order(plain: Hosted) -> None:
     result = await plain.call(what="hello")
 
     assert result.result == {"what": "hello", "number": 3, "ready": True}
@@ -29,8 +39,7 @@ async def test_a_call_gives_its_result_after_its_events_in_order(serve: Any) -> 
     assert not result.files
 
 
-async def test_two_calls_at_once_keep_their_events_and_results_apart(serve: Any, tmp_path: Path) -> None:
-    plain = await serve("Plain")
+async def test_two_calls_at_once_keep_their_events_and_results_apart(plain: Hosted, tmp_path: Path) -> None:
     signal = tmp_path / "go"
 
     first = asyncio.create_task(plain.call("/wait", what="first", path=str(signal)))
@@ -42,9 +51,7 @@ async def test_two_calls_at_once_keep_their_events_and_results_apart(serve: Any,
     assert sorted(event.data.get("done", "") for event in plain.events) == ["", "", "first", "second"]
 
 
-async def test_an_input_that_breaks_the_request_model_never_reaches_the_endpoint(serve: Any) -> None:
-    plain = await serve("Plain")
-
+async def test_an_input_that_breaks_the_request_model_never_reaches_the_endpoint(plain: Hosted) -> None:
     with pytest.raises(InvalidInput) as caught:
         await plain.call(number=1000)
 
@@ -54,9 +61,7 @@ async def test_an_input_that_breaks_the_request_model_never_reaches_the_endpoint
     assert plain.events == []
 
 
-async def test_a_result_that_breaks_the_response_model_names_the_place(serve: Any) -> None:
-    plain = await serve("Plain")
-
+async def test_a_result_that_breaks_the_response_model_names_the_place(plain: Hosted) -> None:
     right = await plain.call("/typed", what="right")
     with pytest.raises(AppError, match="breaks Answer: /number"):
         await plain.call("/typed", what="words")
@@ -65,16 +70,12 @@ async def test_a_result_that_breaks_the_response_model_names_the_place(serve: An
 
 
 @pytest.mark.parametrize("what", ["object", "bytes", "nan", "gone", "nul"])
-async def test_a_result_that_is_not_json_names_the_place(serve: Any, what: str) -> None:
-    plain = await serve("Plain")
-
+async def test_a_result_that_is_not_json_names_the_place(plain: Hosted, what: str) -> None:
     with pytest.raises(AppError, match="/inner/0/value"):
         await plain.call("/bad", what=what)
 
 
-async def test_an_exception_of_the_app_arrives_with_type_message_and_its_own_traceback(serve: Any) -> None:
-    plain = await serve("Plain")
-
+async def test_an_exception_of_the_app_arrives_with_type_message_and_its_own_traceback(plain: Hosted) -> None:
     with pytest.raises(AppError, match="ValueError: my own words") as caught:
         await plain.call("/raise")
 
@@ -83,8 +84,7 @@ async def test_an_exception_of_the_app_arrives_with_type_message_and_its_own_tra
     assert "apphost" not in caught.value.traceback
 
 
-async def test_sys_exit_in_an_endpoint_is_an_error_of_the_call_alone(serve: Any) -> None:
-    plain = await serve("Plain")
+async def test_sys_exit_in_an_endpoint_is_an_error_of_the_call_alone(plain: Hosted) -> None:
     pid = plain.host.status.pid
 
     with pytest.raises(AppError, match=r"sys\.exit\(3\)"):
@@ -94,18 +94,14 @@ async def test_sys_exit_in_an_endpoint_is_an_error_of_the_call_alone(serve: Any)
     assert plain.host.status.pid == pid
 
 
-async def test_an_app_may_refuse_an_input_itself(serve: Any) -> None:
-    plain = await serve("Plain")
-
+async def test_an_app_may_refuse_an_input_itself(plain: Hosted) -> None:
     with pytest.raises(InvalidInput, match="that does not fit") as caught:
         await plain.call("/raise", what="invalid")
 
     assert caught.value.errors[0]["loc"] == ["what"]
 
 
-async def test_files_of_an_input_are_fetched_before_the_endpoint_runs(serve: Any, tmp_path: Path) -> None:
-    plain = await serve("Plain")
-
+async def test_files_of_an_input_are_fetched_before_the_endpoint_runs(plain: Hosted, tmp_path: Path) -> None:
     async def fetch(url: str) -> Path:
         path = tmp_path / url.removeprefix("file_")
         path.write_text(f"content of {url}")
@@ -118,9 +114,7 @@ async def test_files_of_an_input_are_fetched_before_the_endpoint_runs(serve: Any
     assert plain.fetched == ["file_1", "file_2", "file_3"]
 
 
-async def test_what_stops_a_fetch_is_what_the_call_raises(serve: Any) -> None:
-    plain = await serve("Plain")
-
+async def test_what_stops_a_fetch_is_what_the_call_raises(plain: Hosted) -> None:
     async def refuse(url: str) -> Path:
         raise StorageUnavailable("the object store is away")
 
@@ -131,9 +125,7 @@ async def test_what_stops_a_fetch_is_what_the_call_raises(serve: Any) -> None:
         await plain.call("/read", file={})
 
 
-async def test_files_of_a_result_lie_in_the_spool_with_their_place_and_their_own_fields(serve: Any) -> None:
-    plain = await serve("Plain")
-
+async def test_files_of_a_result_lie_in_the_spool_with_their_place_and_their_own_fields(plain: Hosted) -> None:
     result = await plain.call("/files")
 
     first, second, text = result.files
@@ -156,9 +148,9 @@ async def test_files_of_a_result_lie_in_the_spool_with_their_place_and_their_own
     assert result.result["nothing"] is None
 
 
-async def test_the_environment_of_an_app_opens_no_engine(serve: Any) -> None:
+async def test_the_environment_of_an_app_opens_no_engine(serve: Serve) -> None:
     secrets = {"DATABASE_URL": "a", "REDIS_URL": "b", "S3_SECRET_ACCESS_KEY": "c", "STOKER_ADMIN_KEY": "d"}
-    plain = await serve("Plain", **secrets, STOKER_DATA_DIR="kept", HF_TOKEN="kept")  # noqa: S106
+    plain = await serve("Plain", **secrets, STOKER_DATA_DIR="kept", HF_TOKEN="kept")
 
     seen = (await plain.call("/environment")).result
 

@@ -8,11 +8,11 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from stoker.errors import AppDefinitionError, JobCancelled, WorkerCrashed
+from tests.integration.host.conftest import Serve
 from tests.support.processes import Watched
 
 pytestmark = pytest.mark.anyio
@@ -34,7 +34,7 @@ asyncio.run(main())
 """
 
 
-async def test_an_app_that_blocks_its_event_loop_disturbs_no_other_app(serve: Any, tmp_path: Path) -> None:
+async def test_an_app_that_blocks_its_event_loop_disturbs_no_other_app(serve: Serve, tmp_path: Path) -> None:
     rude, plain = await serve("Rude"), await serve("Plain")
     go = tmp_path / "go"
     blocked = asyncio.create_task(rude.call(what="block", path=str(go)))
@@ -50,7 +50,7 @@ async def test_an_app_that_blocks_its_event_loop_disturbs_no_other_app(serve: An
 
 
 @pytest.mark.parametrize("what", ["block", "deaf"])
-async def test_a_cancel_that_an_app_does_not_heed_ends_its_process(serve: Any, tmp_path: Path, what: str) -> None:
+async def test_a_cancel_that_an_app_does_not_heed_ends_its_process(serve: Serve, tmp_path: Path, what: str) -> None:
     rude = await serve("Rude")
     pid = rude.host.status.pid
     call = asyncio.create_task(rude.call(call_id="mine", what=what, path=str(tmp_path / "never")))
@@ -66,7 +66,7 @@ async def test_a_cancel_that_an_app_does_not_heed_ends_its_process(serve: Any, t
 
 @pytest.mark.parametrize(("what", "code"), [("exit", "7"), ("background exit", "5"), ("fork", "9")])
 async def test_an_app_that_exits_fails_its_calls_and_is_started_again(
-    serve: Any, tmp_path: Path, what: str, code: str
+    serve: Serve, tmp_path: Path, what: str, code: str
 ) -> None:
     rude = await serve("Rude")
     pid = rude.host.status.pid
@@ -77,7 +77,7 @@ async def test_an_app_that_exits_fails_its_calls_and_is_started_again(
     assert (await rude.call()).result["pid"] != pid
 
 
-async def test_an_app_that_writes_to_the_private_socket_is_started_again(serve: Any) -> None:
+async def test_an_app_that_writes_to_the_private_socket_is_started_again(serve: Serve) -> None:
     rude = await serve("Rude")
     pid = rude.host.status.pid
 
@@ -88,7 +88,7 @@ async def test_an_app_that_writes_to_the_private_socket_is_started_again(serve: 
 
 
 async def test_what_an_app_prints_goes_to_the_log_and_never_to_the_socket(
-    serve: Any, capfd: pytest.CaptureFixture[str]
+    serve: Serve, capfd: pytest.CaptureFixture[str]
 ) -> None:
     rude = await serve("Rude")
 
@@ -102,7 +102,7 @@ async def test_what_an_app_prints_goes_to_the_log_and_never_to_the_socket(
     assert "and more" in printed
 
 
-async def test_an_app_host_that_is_killed_comes_back_warm(serve: Any) -> None:
+async def test_an_app_host_that_is_killed_comes_back_warm(serve: Serve) -> None:
     ranked = await serve("Ranked", world_size=1)
     await ranked.host.warm_up()
     before = ranked.host.status
@@ -143,7 +143,7 @@ async def test_killing_the_supervisor_leaves_no_process(tmp_path: Path) -> None:
     ],
 )
 async def test_an_app_that_cannot_be_served_says_why_when_the_node_starts(
-    serve: Any, tmp_path: Path, source: str, says: str
+    serve: Serve, tmp_path: Path, source: str, says: str
 ) -> None:
     (tmp_path / "users_app.py").write_text(source)
 

@@ -4,18 +4,32 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
-from typing import Any
 
 import pytest
 from PIL import Image as Pil
 
 from stoker.errors import AppError, JobCancelled, WorkerCrashed
 from stoker.events import EventKind
+from tests.integration.host.conftest import Hosted, Serve
 
 pytestmark = pytest.mark.anyio
 
 
-async def test_ranks_start_with_the_first_call_and_stay_warm_for_the_next(serve: Any) -> None:
+@pytest.fixture(scope="module")
+async def ranked_host(shared: Serve) -> Hosted:
+    return await shared("Ranked")
+
+
+@pytest.fixture
+async def ranked(ranked_host: Hosted) -> Hosted:
+    """An app with two warm ranks, with no memory of other tests."""
+    await ranked_host.host.warm_up()
+    await ranked_host.until(lambda: ranked_host.host.status.runner == "warm")
+    ranked_host.forget()
+    return ranked_host
+
+
+async def test_ranks_start_with_the_first_call_and_stay_warm_for_the_next(serve: Serve) -> None:
     ranked = await serve("Ranked", STOKER_RANKED_WORD="set for this node")
     before = ranked.host.status
 
@@ -35,16 +49,16 @@ async def test_ranks_start_with_the_first_call_and_stay_warm_for_the_next(serve:
     }
 
 
-async def test_streamed_pictures_are_small_previews_and_returned_ones_are_files(serve: Any, tmp_path: Path) -> None:
-    ranked = await serve("Ranked", world_size=1)
+async def test_streamed_pictures_are_small_previews_and_returned_ones_are_files(ranked: Hosted, tmp_path: Path) -> None:
     extra = tmp_path / "notes.txt"
     extra.write_text("notes")
 
     await ranked.call(what="picture", number=0)
     result = await ranked.call(what="pictures", path=str(extra), number=0)
 
-    preview = next(event for event in ranked.events if event.kind is EventKind.PREVIEW)
-    assert preview.rank == 0
+    previews = {event.rank: event for event in ranked.events if event.kind is EventKind.PREVIEW}
+    preview = previews[0]
+    assert previews.keys() == {0, 1}
     assert (preview.data["step"], preview.data["rank"]) == (7, 0)
     assert preview.data["image"]["url"].startswith("data:image/jpeg;base64,")
     assert len(preview.data["image"]["url"]) <= 20_000
@@ -55,9 +69,8 @@ async def test_streamed_pictures_are_small_previews_and_returned_ones_are_files(
     assert found["/path"].path.read_text() == "notes"
 
 
-async def test_an_exception_on_a_rank_names_the_rank_and_costs_no_restart(serve: Any) -> None:
-    ranked = await serve("Ranked")
-    await ranked.host.warm_up()
+async def test_an_exception_on_a_rank_names_the_rank_and_costs_no_restart(ranked: Hosted) -> None:
+    before = (await ranked.call(number=0)).result["calls"]
     pids = ranked.host.status.rank_pids
 
     with pytest.raises(AppError, match="rank 1 raised LookupError: no such word") as caught:
@@ -66,13 +79,11 @@ async def test_an_exception_on_a_rank_names_the_rank_and_costs_no_restart(serve:
 
     assert caught.value.type_name == "LookupError"
     assert 'raise LookupError("no such word")' in caught.value.traceback
-    assert result.result["calls"] == 2
+    assert result.result["calls"] == before + 2
     assert ranked.host.status.rank_pids == pids
 
 
-async def test_a_rank_that_dies_in_mid_call_fails_that_call_and_the_next_one_works(serve: Any) -> None:
-    ranked = await serve("Ranked")
-    await ranked.host.warm_up()
+async def test_a_rank_that_dies_in_mid_call_fails_that_call_and_the_next_one_works(ranked: Hosted) -> None:
     host_pid, pids = ranked.host.status.pid, set(ranked.host.status.rank_pids)
 
     with pytest.raises(WorkerCrashed, match="rank 1 exited with code -9"):
@@ -84,9 +95,8 @@ async def test_a_rank_that_dies_in_mid_call_fails_that_call_and_the_next_one_wor
     assert not pids & set(ranked.host.status.rank_pids)
 
 
-async def test_a_cancel_stops_ranks_in_step_and_keeps_them_warm(serve: Any, tmp_path: Path) -> None:
-    ranked = await serve("Ranked")
-    await ranked.host.warm_up()
+async def test_a_cancel_stops_ranks_in_step_and_keeps_them_warm(ranked: Hosted, tmp_path: Path) -> None:
+    before = (await ranked.call(number=0)).result["calls"]
     pids = ranked.host.status.rank_pids
     call = asyncio.create_task(ranked.call(call_id="mine", what="wait", path=str(tmp_path / "never")))
     await ranked.until(lambda: len(ranked.events) == 6)
@@ -99,13 +109,11 @@ async def test_a_cancel_stops_ranks_in_step_and_keeps_them_warm(serve: Any, tmp_
 
     assert not busy
     assert ranked.host.can_start(True)
-    assert (await ranked.call()).result["calls"] == 2
+    assert (await ranked.call()).result["calls"] == before + 2
     assert ranked.host.status.rank_pids == pids
 
 
-async def test_ranks_that_do_not_hear_a_cancel_are_replaced_in_the_background(serve: Any, tmp_path: Path) -> None:
-    ranked = await serve("Ranked")
-    await ranked.host.warm_up()
+async def test_ranks_that_do_not_hear_a_cancel_are_replaced_in_the_background(ranked: Hosted, tmp_path: Path) -> None:
     host_pid, pids = ranked.host.status.pid, set(ranked.host.status.rank_pids)
     call = asyncio.create_task(ranked.call(call_id="mine", what="hang", path=str(tmp_path / "never")))
     await ranked.until(lambda: len(ranked.events) == 6)
@@ -119,11 +127,10 @@ async def test_ranks_that_do_not_hear_a_cancel_are_replaced_in_the_background(se
     assert not pids & set(ranked.host.status.rank_pids)
 
 
-async def test_an_endpoint_without_gpus_works_while_the_ranks_are_busy(serve: Any, tmp_path: Path) -> None:
-    ranked = await serve("Ranked", world_size=1)
+async def test_an_endpoint_without_gpus_works_while_the_ranks_are_busy(ranked: Hosted, tmp_path: Path) -> None:
     signal = tmp_path / "go"
     call = asyncio.create_task(ranked.call(what="wait", path=str(signal)))
-    await ranked.until(lambda: len(ranked.events) == 3)
+    await ranked.until(lambda: len(ranked.events) == 6)
 
     light = await ranked.call("/light", what="light")
     free = ranked.host.can_start(False), ranked.host.can_start(True)
@@ -131,12 +138,12 @@ async def test_an_endpoint_without_gpus_works_while_the_ranks_are_busy(serve: An
 
     assert light.result == {"what": "light"}
     assert free == (True, False)
-    assert (await call).result["calls"] == 1
+    assert (await call).result["number"] == 3
     with pytest.raises(AppError, match="/light may not call run"):
         await ranked.call("/light", what="cheat")
 
 
-async def test_a_setup_that_fails_says_why_and_is_tried_again(serve: Any, tmp_path: Path) -> None:
+async def test_a_setup_that_fails_says_why_and_is_tried_again(serve: Serve, tmp_path: Path) -> None:
     obstacle = tmp_path / "obstacle"
     obstacle.touch()
     ranked = await serve("Ranked", world_size=1, STOKER_RANKED_BROKEN=str(obstacle))
