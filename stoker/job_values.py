@@ -5,6 +5,8 @@ Pure: no I/O. They are imported from ``stoker.jobs``, which is the one place tha
 
 from __future__ import annotations
 
+import hashlib
+import json
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -34,6 +36,22 @@ class NewJob:
     key_id: str | None = None
     parent_id: UUID | None = None
     retried_from: UUID | None = None
+
+    def request_hash(self) -> bytes:
+        """Over what the caller asked for: a version deployed between two sends does not make it another request."""
+        asked = {
+            "app": self.version.app,
+            "endpoint": self.endpoint,
+            "input": self.input,
+            "priority": self.priority,
+            "webhook_url": self.webhook_url,
+            "run_at": self.run_at and self.run_at.isoformat(),
+            "timeouts": [self.start_timeout_s, self.run_timeout_s],
+            "max_attempts": self.max_attempts,
+            "tags": list(self.tags),
+            "parent_id": self.parent_id and str(self.parent_id),
+        }
+        return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).digest()
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,6 @@ control loop and the nodes call it.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
 import random
 from collections import defaultdict
@@ -94,7 +92,7 @@ async def submit(db: AsyncEngine, new: NewJob) -> Submitted:
     """
     endpoint = new.version.endpoint(new.endpoint)
     lane = {"version_id": new.version.id, "uses_gpus": endpoint.uses_gpus, "tenant_id": new.tenant_id}
-    request_hash = _request_hash(new) if new.idempotency_key is not None else None
+    request_hash = new.request_hash() if new.idempotency_key is not None else None
     row = {
         "job_id": new_id(),
         **lane,
@@ -383,20 +381,3 @@ async def _found_by_app(db: AsyncEngine, find: str, values: Mapping[str, Any]) -
 
 def _listed(leases: Sequence[Lease]) -> dict[str, Any]:
     return {"job_ids": [lease.job_id for lease in leases], "attempts": [lease.attempt for lease in leases]}
-
-
-def _request_hash(new: NewJob) -> bytes:
-    """Over what the caller asked for: a version deployed between two sends of a request makes no other one of it."""
-    asked = {
-        "app": new.version.app,
-        "endpoint": new.endpoint,
-        "input": new.input,
-        "priority": new.priority,
-        "webhook_url": new.webhook_url,
-        "run_at": new.run_at and new.run_at.isoformat(),
-        "timeouts": [new.start_timeout_s, new.run_timeout_s],
-        "max_attempts": new.max_attempts,
-        "tags": list(new.tags),
-        "parent_id": new.parent_id and str(new.parent_id),
-    }
-    return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).digest()
