@@ -77,10 +77,13 @@ class CountingWorker(DistributedWorker):
         self.calls = 0
 
     def __call__(self, steps: int, wait_for: str | None = None, streaming: bool = False) -> dict[str, Any]:
+        from worker_node.diffusion.collectives import agree  # imports torch, which the app's process need not
+
         self.calls += 1
         for step in range(1, steps + 1):
             self.add_streaming_result({"step": step, "total": steps})
-        while not is_there(wait_for):
+        # Ranks may see the file at different moments: they leave the loop together.
+        while not agree(is_there(wait_for), self.world_size):
             self.raise_if_cancelled()
         return {"steps": steps, "ranks": self.world_size}
 
