@@ -158,6 +158,7 @@ def test_call_soon_of_another_thread_interrupts_the_hubs_poll() -> None:
     called = threading.Event()
     loop = threading.Thread(target=_turn, args=(hub, called.is_set), daemon=True)
     loop.start()
+    assert hub.polls.wait(PATIENCE_S)
 
     hub.call_soon(called.set)
 
@@ -173,6 +174,7 @@ def test_the_pool_wakes_the_hub_when_a_doorbell_was_answered() -> None:
     pool.register_with_event_loop(hub)
     loop = threading.Thread(target=_turn, args=(hub, returned.is_set), daemon=True)
     loop.start()
+    assert hub.polls.wait(PATIENCE_S)
 
     pool.on_apply(
         lambda value: value * 2,
@@ -203,8 +205,13 @@ def _hub_that_polls_for_ever() -> Hub:
     hub = Hub()
     quiet, hub.other_end = socket.socketpair()
     hub.add_reader(quiet, lambda: None)
-    poll = hub.poller.poll
-    hub.poller.poll = lambda timeout: poll(None)
+    poll, hub.polls = hub.poller.poll, threading.Event()
+
+    def poll_for_ever(timeout: float) -> object:
+        hub.polls.set()
+        return poll(None)
+
+    hub.poller.poll = poll_for_ever
     return hub
 
 
