@@ -62,16 +62,15 @@ def test_a_stream_that_is_cut_at_any_event_goes_on_where_it_was(client: Client) 
         assert [event.id for event in rest] == [event.id for event in whole[cut:]]
 
 
-def test_progress_of_the_ranks_comes_live_and_in_order(client: Client, tmp_path: Path) -> None:
+def test_progress_reaches_a_caller_while_the_ranks_still_work_and_in_order(client: Client, tmp_path: Path) -> None:
     end = tmp_path / "end"
     job_id = client.submit("tests/two-ranks", {"steps": 4, "wait_for": str(end)}).id
 
     seen: list[StreamedEvent] = []
     for event in client.events(job_id):
         seen.append(event)
-        steps = {event.data["rank"]: event.data["step"] for event in seen if event.kind is EventKind.PROGRESS}
-        if steps == {0: 4, 1: 4}:
-            end.touch()
+        if event.kind is EventKind.PROGRESS and event.data["step"] == 4:
+            end.touch()  # who comes late gets the newest progress alone, of whichever rank
 
     ids = [EventId.parse(event.id) for event in seen]
     assert ids == sorted(ids)
