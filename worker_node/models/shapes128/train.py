@@ -20,6 +20,7 @@ from transformers import logging as transformers_logging
 
 from worker_node.models.shapes128 import fit
 from worker_node.models.shapes128.bank import Bank, build_bank
+from worker_node.models.shapes128.evaluate import GUIDANCE, STEPS
 from worker_node.models.shapes128.networks import (
     TextToLatent,
     assemble,
@@ -58,6 +59,7 @@ def main() -> None:
     log.info("VAE and latents after %.0f s", time.monotonic() - began)
     options.out.mkdir(parents=True, exist_ok=True)
     (options.out / "preview.json").write_text(json.dumps(fit_preview(bank, latents)))
+    (options.out / "defaults.json").write_text(json.dumps({"num_inference_steps": STEPS, "guidance_scale": GUIDANCE}))
 
     train_flow(vae, model, bank, latents, options)
     log.info("trained and written after %.0f s", time.monotonic() - began)
