@@ -129,6 +129,7 @@ def _spawn(command: Command) -> Process:
         str(os.getpid()),
     ]
     with command.log.open("ab") as log:
+        log_offset = log.tell()  # before it runs: the child writes through the same file position
         popen = subprocess.Popen(
             [*launcher, "-" if command.user is None else str(command.user), *command.argv],
             cwd=command.cwd,
@@ -139,7 +140,7 @@ def _spawn(command: Command) -> Process:
             start_new_session=True,
             pass_fds=command.pass_fds,
         )
-        return Process(popen, command, log.tell())
+        return Process(popen, command, log_offset)
 
 
 def stop_leftovers(folder: Path, program: str, stop_signal: signal.Signals, *, grace_s: float = 20) -> None:
