@@ -7,6 +7,9 @@ Loopback only, with generated keys; it tells nobody of its existence (its teleme
 from __future__ import annotations
 
 import signal
+import socket
+import time
+from contextlib import suppress
 from pathlib import Path
 
 from stoker.local import s3
@@ -17,6 +20,7 @@ from stoker.local.process import Command, Process, spawn, stop_leftovers
 BUCKET = "outputs"
 STOP = signal.SIGTERM
 READY_S = 90.0
+FRESH_S = 60.0
 GRACE_S = 5.0  # one time in ten or so it never ends by itself; a kill loses no finished upload
 PORTS = (
     "s3.port",
@@ -110,8 +114,24 @@ def _flags(home: Path, ports: list[int]) -> list[str]:
 
 
 def _remove_sockets(ports: list[int]) -> None:
-    """Remove the gRPC sockets that it makes in /tmp, whatever TMPDIR says, and leaves there."""
-    for port in ports:
-        for name in (port, port + WEED_OFFSET):
-            for file in Path("/tmp").glob(f"seaweedfs-*-grpc-{name}.sock"):  # noqa: S108 (its choice, not ours)
-                file.unlink(missing_ok=True)
+    """Remove the gRPC sockets that it makes in /tmp, whatever TMPDIR says, and leaves there.
+
+    Those of ``ports``, on which nothing runs now, and those of runs that were killed and never started again.
+    """
+    own = {str(name) for port in ports for name in (port, port + WEED_OFFSET)}
+    for file in Path("/tmp").glob("seaweedfs-*-grpc-*.sock"):  # noqa: S108 (its choice, not ours)
+        with suppress(OSError):  # another user's, or removed by another run of ours
+            if file.stem.rsplit("-", 1)[1] in own or _is_dead(file):
+                file.unlink()
+
+
+def _is_dead(file: Path) -> bool:
+    """Whether nobody listens on the socket ``file``, and not because it is only just being made."""
+    if time.time() - file.stat().st_mtime < FRESH_S:
+        return False
+    with socket.socket(socket.AF_UNIX) as caller:
+        try:
+            caller.connect(str(file))
+        except ConnectionRefusedError:
+            return True
+        return False

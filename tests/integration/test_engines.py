@@ -286,3 +286,26 @@ def test_an_engine_of_the_users_own_that_is_not_there_is_named(
         pass
 
     assert name in refused.value.hint
+
+
+def test_sockets_that_a_killed_seaweedfs_left_in_tmp_are_removed_and_live_ones_kept(
+    data_dir: Path, own_environ: dict[str, str]
+) -> None:
+    dead, live = (Path(f"/tmp/seaweedfs-test-grpc-{os.getpid()}{n}.sock") for n in (1, 2))
+    with socket.socket(socket.AF_UNIX) as gone, socket.socket(socket.AF_UNIX) as listening:
+        gone.bind(str(dead))
+        listening.bind(str(live))
+        listening.listen()
+        for file in (dead, live):
+            os.utime(file, (0, 0))
+        gone.close()
+
+        with start_engines(data_dir, durable=False, want=["seaweedfs"], environ=own_environ) as engines:
+            ports = json.loads((data_dir / "engines.json").read_text())["seaweedfs"]["ports"]
+            assert engines.pids["seaweedfs"]
+
+        assert not dead.exists()
+        assert live.exists()
+    live.unlink()
+    left = {file.stem.rsplit("-", 1)[1] for file in Path("/tmp").glob("seaweedfs-*-grpc-*.sock")}
+    assert not left & {str(port) for port in ports}
