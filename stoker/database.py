@@ -26,6 +26,9 @@ SESSION = {
 CONNECT_TIMEOUT_S = 5
 # Which refusals of the server mean "not now" rather than "wrong": connection exceptions, shutdowns, no free connection.
 _UNREACHABLE_STATES = ("08", "57P", "53300")
+# Which refusals say nothing about what was asked: also a lack of memory or disk, a statement or a lock that took too
+# long, a deadlock, a transaction that lost to another, and a server that takes no writes while it changes over.
+_PASSING_STATES = ("08", "57P", "53", "57014", "40001", "40P01", "55P03", "25P03", "25006")
 
 Connection = psycopg.AsyncConnection[tuple[Any, ...]]
 
@@ -59,6 +62,7 @@ def make_engine(database_url: str, *, application_name: str, pool_size: int = 5)
         max_overflow=5,
         pool_timeout=10,
         pool_pre_ping=True,
+        hide_parameters=True,  # callers' inputs and results would stand in the log with every error
         connect_args={
             "application_name": application_name,
             "options": options,
@@ -87,3 +91,15 @@ def is_unreachable(error: BaseException) -> bool:
     if isinstance(error, psycopg.OperationalError):
         return error.sqlstate is None or error.sqlstate.startswith(_UNREACHABLE_STATES)
     return isinstance(error, psycopg.InterfaceError | ConnectionError)
+
+
+def is_passing(error: BaseException) -> bool:
+    """Whether the same statement may well succeed later: Postgres cannot be reached, or refuses for now.
+
+    Whoever would lose something by giving up asks this; ``is_unreachable`` says which of them are an outage.
+    """
+    if is_unreachable(error):
+        return True
+    if isinstance(error, sa_exc.DBAPIError):
+        return error.orig is not None and is_passing(error.orig)
+    return isinstance(error, psycopg.Error) and (error.sqlstate or "").startswith(_PASSING_STATES)

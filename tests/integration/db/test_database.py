@@ -6,7 +6,7 @@ import psycopg
 import pytest
 from sqlalchemy import exc, text
 
-from stoker.database import SESSION, is_unreachable, make_engine, transaction
+from stoker.database import SESSION, is_passing, is_unreachable, make_engine, transaction
 from stoker.errors import ConfigurationError
 
 pytestmark = pytest.mark.anyio
@@ -79,3 +79,43 @@ async def test_a_refusal_is_not_unreachable(database_url: str, query: str) -> No
 def test_a_url_that_is_not_postgres_is_a_mistake_in_the_configuration(url: str) -> None:
     with pytest.raises(ConfigurationError):
         make_engine(url, application_name="test")
+
+
+PASSING = [
+    "SET statement_timeout = 1; SELECT pg_sleep(1)",
+    "SET transaction_read_only = on; CREATE TABLE something ()",
+    *(f"DO $$ BEGIN RAISE EXCEPTION 'x' USING ERRCODE = '{state}'; END $$"
+      for state in ("53100", "53200", "57014", "40001", "40P01", "55P03", "25P03")),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("query", PASSING)
+async def test_a_refusal_for_now_is_passing(database_url: str, query: str) -> None:
+    with pytest.raises(psycopg.Error) as caught:
+        async with await psycopg.AsyncConnection.connect(database_url) as connection:
+            await connection.execute(query)
+
+    assert is_passing(caught.value)
+    assert is_passing(exc.DBAPIError("x", None, caught.value))
+
+
+@pytest.mark.parametrize("query", ["SELECT 1 / 0", "SELECT * FROM nothing"])
+async def test_a_refusal_for_good_is_not_passing(database_url: str, query: str) -> None:
+    with pytest.raises(psycopg.Error) as caught:
+        async with await psycopg.AsyncConnection.connect(database_url) as connection:
+            await connection.execute(query)
+
+    assert not is_passing(caught.value)
+    assert not is_passing(ValueError())
+    assert is_passing(exc.TimeoutError("the pool is empty"))
+
+
+async def test_an_error_does_not_repeat_the_values_of_its_statement(database_url: str) -> None:
+    db = make_engine(database_url, application_name="test")
+
+    with pytest.raises(exc.DBAPIError) as caught:
+        async with db.connect() as connection:
+            await connection.execute(text("SELECT * FROM nothing WHERE x = :secret"), {"secret": "s3cret"})
+    await db.dispose()
+
+    assert "s3cret" not in str(caught.value)
