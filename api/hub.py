@@ -18,7 +18,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from stoker import log
 from stoker.bus import JOB_CHANNEL, Bus, from_json
-from stoker.database import is_unreachable
+from stoker.database import is_passing
 from stoker.errors import StokerError
 from stoker.events import Event
 from stoker.subscription import Message
@@ -137,8 +137,9 @@ class Hub:
             try:
                 seqs = await self._last_seqs(list(self._feeds))
             except Exception as error:
-                if not is_unreachable(error):
-                    raise
+                # Whatever it was: without this look streams are only as good as Redis, until the process ends.
+                if self._can_look and not is_passing(error):
+                    logger.exception("look_failed", next="looks again")
                 self._note(can_look=False)
                 continue
             self._note(can_look=True)

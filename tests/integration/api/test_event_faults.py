@@ -7,15 +7,19 @@ import os
 import signal
 import sys
 from pathlib import Path
+from uuid import UUID
 
 import httpx2
+import psycopg
 import pytest
 from redis.asyncio import Redis
 from sqlalchemy import text
-from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
+from api.hub import Hub
 from stoker import job_queries, jobs
 from stoker.bus import Bus
+from stoker.database import driver_url
 from stoker.events import Event, EventId, EventKind
 from stoker.local.engines import Engines
 from tests.support.acting_node import ActingNode
@@ -26,6 +30,15 @@ pytestmark = pytest.mark.anyio
 
 NOWHERE = "redis://127.0.0.1:1/0"
 """Nothing listens on port 1."""
+
+
+async def until_waiting(database_url: str, sessions: int) -> None:
+    """Return once so many sessions of this database wait for another one's lock."""
+    waits = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+    connecting = psycopg.AsyncConnection.connect(database_url, autocommit=True)
+    async with asyncio.timeout(20), await connecting as watching:
+        while await (await watching.execute(waits)).fetchone() != (sessions,):
+            pass
 
 
 async def submit(http: httpx2.AsyncClient, app: str) -> str:
@@ -306,3 +319,21 @@ async def test_while_postgres_is_away_the_answer_is_503_with_retry_after(engines
     assert int(submitted.headers["retry-after"]) > 0
     assert (ready.status_code, ready.json()["ready"]) == (503, False)
     assert [alive.status_code, metrics.status_code] == [200, 200]
+
+
+async def test_a_look_that_fails_is_not_the_last_one(
+    http: httpx2.AsyncClient, node: ActingNode, app: str, db: AsyncEngine, database_url: str
+) -> None:
+    job_id = await submit(http, app)
+    impatient = create_async_engine(driver_url(database_url), connect_args={"options": "-c lock_timeout=20ms"})
+    bus = Bus(NOWHERE)
+    async with Hub(bus, impatient, look_s=0.05).running() as hub, hub.follow(UUID(job_id)) as feed:
+        async with db.begin() as transaction:
+            await transaction.execute(text("LOCK TABLE job_heads"))
+            await until_waiting(database_url, 1)
+            await until_waiting(database_url, 0)
+        feed.take()
+        async with asyncio.timeout(20):
+            await feed.changed.wait()
+    await bus.close()
+    await impatient.dispose()
