@@ -1,6 +1,7 @@
 """The edge: what every request meets first and every response passes last.
 
-A request id, a log line, metrics, and the answer to what nobody expected: 503 while Postgres is away, else 500.
+A request id, a log line, metrics, and the answer to what nobody expected: 503 while Postgres is away or refuses for
+now, else 500.
 """
 
 from __future__ import annotations
@@ -17,12 +18,14 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from api.metrics import Metrics
 from api.problems import problem
 from stoker import log
-from stoker.database import is_unreachable
+from stoker.database import is_passing
 from stoker.errors import StokerError, Unavailable
 
 REQUEST_ID = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 GONE = 499
 """How the log and the metrics name a request whose client left before the answer."""
+OUTPUT_TOKEN = re.compile(r"(?<=/outputs/)[^/]+")
+"""Who knows it may read the output: no line of a log may hold it."""
 QUIET = frozenset({"/healthz", "/readyz", "/metrics"})
 
 logger = log.get(__name__)
@@ -62,24 +65,29 @@ class Edge:
             except Exception as error:
                 # The one place where any exception may end: a caller always gets an answer with the request's id.
                 if status:
-                    logger.exception("response_broken", path=scope["path"])
+                    logger.exception("response_broken", path=_path(scope))
                     raise
                 await problem(_unexpected(error, scope), request_id)(scope, receive, send_on)
             finally:
                 self._metrics.requests.labels(scope["method"], _route(scope), str(status)).inc()
                 if scope["path"] not in QUIET:
                     taken = round((time.perf_counter() - began) * 1000, 1)
-                    logger.info("request", method=scope["method"], path=scope["path"], status=status, duration_ms=taken)
+                    logger.info("request", method=scope["method"], path=_path(scope), status=status, duration_ms=taken)
 
 
 def _unexpected(error: Exception, scope: Scope) -> StokerError:
-    if is_unreachable(error):
-        logger.warning("postgres_lost", path=scope["path"], reason=str(error)[:200], next="answered 503")
-        return Unavailable("Postgres cannot be reached")
-    logger.error("unexpected_error", path=scope["path"], exc_info=error)
+    if is_passing(error):
+        logger.warning("postgres_lost", path=_path(scope), reason=str(error)[:200], next="answered 503")
+        return Unavailable("Postgres cannot be reached, or is too busy")
+    logger.error("unexpected_error", path=_path(scope), exc_info=error)
     return StokerError("an unexpected error; the log has it under this request id")
 
 
 def _route(scope: Scope) -> str:
     """The route's pattern: a label with ids in it would grow without bound."""
     return getattr(scope.get("route"), "path", "") or "none"
+
+
+def _path(scope: Scope) -> str:
+    """The path as the log may show it."""
+    return OUTPUT_TOKEN.sub("***", scope["path"])

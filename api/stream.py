@@ -16,7 +16,7 @@ from api.connections import Connections
 from api.hub import Feed
 from api.job_json import event_data
 from stoker import job_queries, log
-from stoker.database import is_unreachable
+from stoker.database import is_passing
 from stoker.events import Event, EventId, EventKind
 from stoker.job_queries import JobView
 from stoker.states import JobState
@@ -105,7 +105,7 @@ class JobStream:
                 rows = await job_queries.events_after(self._here.db, self._job.id, self._sent.seq, PAGE)
                 chunks = [encode(row, await self._data_of(row)) for row in rows]
             except Exception as error:
-                if not is_unreachable(error):
+                if not is_passing(error):
                     raise
                 logger.warning("stream_waits_for_postgres", job_id=str(self._job.id), reason=str(error)[:200])
                 asyncio.get_running_loop().call_later(self._here.settings.look_s, feed.look)

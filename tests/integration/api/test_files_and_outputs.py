@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 
 import httpx2
 import pytest
+import structlog
 
 from stoker.local.engines import Engines
 from stoker.storage import Storage
@@ -130,3 +131,13 @@ async def test_a_lost_object_store_is_said_so(engines: Engines, database_url: st
 
     assert (answer.status_code, answer.json()["code"]) == (503, "storage_unavailable")
     assert int(answer.headers["retry-after"]) > 0
+
+
+async def test_the_token_of_an_output_is_in_no_log_line(http: httpx2.AsyncClient) -> None:
+    token = "t0ken" * 8
+
+    with structlog.testing.capture_logs() as lines:
+        await http.get(f"/outputs/{token}/cat.png")
+
+    assert token not in str(lines)
+    assert [line["path"] for line in lines if line["event"] == "request"] == ["/outputs/***/cat.png"]
