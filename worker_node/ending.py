@@ -12,7 +12,7 @@ import shutil
 from collections.abc import Sequence
 
 from stoker import jobs, log
-from stoker.database import is_unreachable
+from stoker.database import is_passing
 from stoker.errors import LeaseLost, StorageUnavailable
 from stoker.events import EventKind
 from stoker.jobs import ClaimRequest, ErrorReport, Failed, Finished, Outcome, Output, Usage
@@ -65,7 +65,7 @@ async def finish(
             async with asyncio.timeout(COMMIT_S):
                 finished = await jobs.finish(engines.db, attempt.lease, outcome, usage, then=then)
         except Exception as error:
-            if not (is_unreachable(error) or isinstance(error, TimeoutError)):
+            if not (is_passing(error) or isinstance(error, TimeoutError)):
                 raise
             if not await patience.wait("job_not_finished", error):
                 break
@@ -103,7 +103,7 @@ async def _announce(engines: Engines, attempt: Attempt, stored: Sequence[Output]
     except LeaseLost:
         attempt.stop(StopReason.LEASE_LOST)
     except Exception as error:
-        if not is_unreachable(error):
+        if not is_passing(error):
             raise
         logger.warning("outputs_not_announced", error=str(error)[:300], **attempt.names)
     else:
@@ -115,7 +115,7 @@ async def _release(engines: Engines, attempt: Attempt) -> None:
     try:
         moved = await jobs.release(engines.db, [attempt.lease], "node_draining")
     except Exception as error:
-        if not is_unreachable(error):
+        if not is_passing(error):
             raise
         logger.warning("job_not_released", next="its lease runs out", **attempt.names)
         return

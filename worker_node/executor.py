@@ -16,7 +16,7 @@ from pathlib import Path
 
 from stoker import jobs, log
 from stoker.apps import AppVersion
-from stoker.database import is_unreachable
+from stoker.database import is_passing
 from stoker.jobs import Claim, ClaimRequest, QueueKey
 from stoker.nodes import RunnerInfo
 from worker_node.attempt import Attempt, Attempts, safe_until
@@ -174,7 +174,7 @@ class Executor:
         try:
             claim = await jobs.claim(self._engines.db, self._request(seats))
         except Exception as error:
-            if not is_unreachable(error):
+            if not is_passing(error):
                 raise
             return None  # the heartbeat says that Postgres is away; the look finds the job later
         return None if claim is None else self._begin(claim, asked_at)
