@@ -39,7 +39,7 @@ class AppVersion:
 
 @dataclass(frozen=True)
 class AppRow:
-    """An app as a list shows it: its newest version, and how many live nodes serve that."""
+    """An app as a list shows it: the version that new jobs get, and how many live nodes serve that."""
 
     app: str
     version: str
@@ -51,11 +51,21 @@ class AppRow:
 
 
 _VERSIONS = select(app_versions.c.id, apps.c.name.label("app"), app_versions.c.hash, app_versions.c.manifest).join(apps)
-_NEWEST_FIRST = (app_versions.c.created_at.desc(), app_versions.c.id.desc())
+_LIVE_NODES = (
+    select(func.count())
+    .where(
+        nodes.c.state == "ready",
+        func.stoker_is_live(nodes.c.state, nodes.c.heartbeat_at, nodes.c.lease_s),
+        app_versions.c.id == nodes.c.versions.any_(),
+    )
+    .scalar_subquery()
+)
+# A version that somebody serves comes before any that nobody does: a job must not wait for one that is gone.
+_NEWEST_FIRST = ((_LIVE_NODES > 0).desc(), app_versions.c.published_at.desc(), app_versions.c.id.desc())
 
 
 async def publish(db: AsyncEngine, manifest: Manifest) -> AppVersion:
-    """Make ``manifest`` known: a new schema hash is the newest version, a known one takes the new texts and limits."""
+    """Make ``manifest`` the newest version. One whose schema hash is known takes the new texts and limits."""
     async with db.begin() as tx:
         await tx.execute(insert(apps).values(id=new_id(), name=manifest.app).on_conflict_do_nothing())
         app_id = select(apps.c.id).where(apps.c.name == manifest.app).scalar_subquery()
@@ -65,8 +75,7 @@ async def publish(db: AsyncEngine, manifest: Manifest) -> AppVersion:
         await tx.execute(
             version.on_conflict_do_update(
                 index_elements=["app_id", "hash"],
-                set_={"manifest": version.excluded.manifest},
-                where=app_versions.c.manifest != version.excluded.manifest,
+                set_={"manifest": version.excluded.manifest, "published_at": func.stoker_now()},
             )
         )
         stored = await tx.execute(
@@ -76,7 +85,7 @@ async def publish(db: AsyncEngine, manifest: Manifest) -> AppVersion:
 
 
 async def newest(db: AsyncEngine, app: str) -> AppVersion:
-    """The newest version of ``app``.
+    """The version of ``app`` that new jobs get: the one published last, among those that a live node serves if any.
 
     Raises:
         UnknownApp: nobody has published it.
@@ -103,17 +112,8 @@ async def version(db: AsyncEngine, version_id: UUID) -> AppVersion:
 
 async def list_apps(db: AsyncEngine) -> list[AppRow]:
     """All apps by name."""
-    serving = (
-        select(func.count())
-        .where(
-            nodes.c.state == "ready",
-            func.stoker_is_live(nodes.c.state, nodes.c.heartbeat_at, nodes.c.lease_s),
-            app_versions.c.id == nodes.c.versions.any_(),
-        )
-        .scalar_subquery()
-    )
     newest_ones = (
-        _VERSIONS.add_columns(serving.label("live_nodes"))
+        _VERSIONS.add_columns(_LIVE_NODES.label("live_nodes"))
         .ext(distinct_on(apps.c.name))
         .order_by(apps.c.name, *_NEWEST_FIRST)
     )

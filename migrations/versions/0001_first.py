@@ -133,6 +133,7 @@ CREATE TABLE app_versions (
     hash TEXT NOT NULL,
     manifest JSONB NOT NULL,
     created_at TIMESTAMP WITH TIME ZONE DEFAULT stoker_now() NOT NULL,
+    published_at TIMESTAMP WITH TIME ZONE DEFAULT stoker_now() NOT NULL,
     CONSTRAINT pk_app_versions PRIMARY KEY (id),
     CONSTRAINT uq_app_versions_app_id UNIQUE (app_id, hash),
     CONSTRAINT fk_app_versions_app_id FOREIGN KEY(app_id) REFERENCES apps (id)

@@ -40,6 +40,7 @@ app_versions = Table(
     needed("hash", Text),
     needed("manifest", Json),
     moment("created_at"),
+    moment("published_at"),
     UniqueConstraint("app_id", "hash"),
 )
 

@@ -43,6 +43,31 @@ async def test_new_schemas_make_a_new_version_which_is_the_newest(world: World) 
     assert await apps.version(world.db, world.default.id) == world.default
 
 
+async def test_a_version_that_is_published_again_is_the_newest_again(world: World) -> None:
+    await world.set_clock(1)
+    newer = await apps.publish(world.db, manifest("acme/echo", endpoint(input_schema={"type": "array"})))
+    assert await apps.newest(world.db, "acme/echo") == newer
+
+    await world.set_clock(2)
+    await apps.publish(world.db, manifest())
+
+    assert await apps.newest(world.db, "acme/echo") == world.default
+    assert [one.version for one in await apps.list_apps(world.db)] == [world.default.hash]
+
+
+async def test_a_version_that_a_live_node_serves_comes_before_a_newer_one_that_none_does(world: World) -> None:
+    await world.set_clock(1)
+    newer = await apps.publish(world.db, manifest("acme/echo", endpoint(input_schema={"type": "array"})))
+    await world.node("old")
+    assert await apps.newest(world.db, "acme/echo") == world.default
+
+    await world.node("new", [newer])
+    assert await apps.newest(world.db, "acme/echo") == newer
+
+    await world.set_clock(60)
+    assert await apps.newest(world.db, "acme/echo") == newer
+
+
 async def test_what_nobody_published_is_unknown(world: World) -> None:
     with pytest.raises(UnknownApp):
         await apps.newest(world.db, "acme/nothing")
