@@ -10,6 +10,7 @@ WITH lane AS MATERIALIZED (
             SELECT 1 FROM jobs j
             WHERE j.version_id = l.version_id AND j.uses_gpus = l.uses_gpus AND j.tenant_id = l.tenant_id
               AND j.state = 'queued' AND (j.avoid_node IS DISTINCT FROM %(node_id)s OR j.avoid_until <= stoker_now())
+              AND (j.attempt > 0 OR j.start_deadline IS NULL OR j.start_deadline > stoker_now())
             ORDER BY j.priority, j.id LIMIT 1
         ) first
         WHERE l.version_id = queue.version_id AND l.uses_gpus = queue.uses_gpus
@@ -26,6 +27,7 @@ WITH lane AS MATERIALIZED (
         SELECT id FROM jobs j
         WHERE j.version_id = l.version_id AND j.uses_gpus = l.uses_gpus AND j.tenant_id = l.tenant_id
           AND j.state = 'queued' AND (j.avoid_node IS DISTINCT FROM %(node_id)s OR j.avoid_until <= stoker_now())
+          AND (j.attempt > 0 OR j.start_deadline IS NULL OR j.start_deadline > stoker_now())
         ORDER BY j.priority, j.id LIMIT 1 FOR NO KEY UPDATE
     ) j
 ), following AS MATERIALIZED (

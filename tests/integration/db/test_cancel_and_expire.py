@@ -124,6 +124,18 @@ async def test_a_job_that_is_not_started_in_time_fails(world: World) -> None:
     assert await jobs.expire_unstarted(world.db) == []
 
 
+async def test_a_job_whose_time_to_start_is_over_is_not_started(world: World) -> None:
+    node, other = await world.node(), await world.tenant("other")
+    late = await world.submit(start_timeout_s=30.0, priority=0)
+    await world.set_clock(30)
+    assert await node.claim() is None
+    beside, elsewhere = await world.submit(), await world.submit(tenant_id=other)
+
+    assert {(await node.take()).job_id for _ in range(2)} == {beside.job_id, elsewhere.job_id}
+    assert await node.claim() is None
+    assert [moved.job_id for moved in await jobs.expire_unstarted(world.db)] == [late.job_id]
+
+
 async def test_the_start_timeout_of_a_later_job_begins_when_it_is_due(world: World) -> None:
     await world.submit(run_at=world.began + timedelta(seconds=100), start_timeout_s=30.0)
 
