@@ -7,11 +7,16 @@ from collections.abc import Callable, Coroutine
 from typing import Annotated, Any
 
 import orjson
+from anyio import to_thread
 from fastapi import Request, Response
 from fastapi.routing import APIRoute
 from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field
 
+from stoker.depth import MAX_DEPTH, is_too_deep
+
 MAX_SECONDS = 30 * 24 * 3600
+THREAD_BYTES = 64_000
+"""Larger bodies are read and checked in a thread: other requests would wait for them."""
 NUL_ESCAPE = b"\\u0000"
 
 Seconds = Annotated[float, Field(gt=0, le=MAX_SECONDS)]
@@ -19,14 +24,14 @@ Label = Annotated[str, Field(min_length=1, max_length=100)]
 
 
 class JsonRequest(Request):
-    """A request whose body is read by orjson: NaN, Infinity, broken UTF-8 and lone surrogates are no JSON."""
+    """A request whose body is read by orjson: NaN, Infinity, broken UTF-8 and lone surrogates are no JSON.
+
+    What is nested too deeply is refused like them.
+    """
 
     async def json(self) -> Any:
         body = await self.body()
-        value = orjson.loads(body)
-        if NUL_ESCAPE in body and _holds_nul(value):
-            raise json.JSONDecodeError("strings may not hold the character U+0000", "", 0)
-        return value
+        return await to_thread.run_sync(_read, body) if len(body) > THREAD_BYTES else _read(body)
 
 
 class JsonRoute(APIRoute):
@@ -81,6 +86,15 @@ class NewKeyBody(Body):
     name: Annotated[str, Field(max_length=100)] = ""
     expires_at: AwareDatetime | None = None
     best_priority: Annotated[int, Field(ge=0, le=9)] = 0
+
+
+def _read(body: bytes) -> Any:
+    value = orjson.loads(body)
+    if body.count(b"{") + body.count(b"[") > MAX_DEPTH and is_too_deep(value):
+        raise json.JSONDecodeError(f"nested deeper than {MAX_DEPTH} levels", "", 0)
+    if NUL_ESCAPE in body and _holds_nul(value):
+        raise json.JSONDecodeError("strings may not hold the character U+0000", "", 0)
+    return value
 
 
 def _holds_nul(value: Any) -> bool:

@@ -16,6 +16,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
+from stoker.depth import MAX_DEPTH
 from stoker.errors import (
     InvalidInput,
     InvalidRequest,
@@ -82,8 +83,8 @@ async def _on_invalid(request: Request, error: Exception) -> Response:
     if any(entry["type"] == "json_invalid" for entry in found):
         where = next(entry for entry in found if entry["type"] == "json_invalid")
         reason = InvalidRequest(
-            f"the body is not JSON: {where.get('ctx', {}).get('error', where['msg'])}",
-            hint="Send one JSON object in UTF-8. NaN and Infinity are not JSON.",
+            f"the body is not JSON that can be accepted: {where.get('ctx', {}).get('error', where['msg'])}",
+            hint=f"Send one JSON object in UTF-8, at most {MAX_DEPTH} levels deep. NaN and Infinity are not JSON.",
         )
         return problem(reason, request_id_of(request))
     return problem(_invalid_request(found), request_id_of(request))

@@ -1,4 +1,5 @@
-"""JSON as Postgres takes it: no NUL in a text, no half of a surrogate pair, no NaN.
+"""JSON as Postgres takes it and callers can be shown it: no NUL in a text, no half of a surrogate pair, no NaN, not
+nested too deeply.
 
 What a caller sends is refused if it holds such; what an app has made is stored with them replaced, for a job must not
 fail because of a stray byte in a log line. ``stoker.jobs`` calls it.
@@ -13,9 +14,12 @@ from typing import Any
 
 from psycopg.types.json import Jsonb
 
+from stoker.depth import MAX_DEPTH, is_too_deep
 from stoker.errors import InvalidRequest
 
 _NUL = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")
+_WRAPPED = 20
+"""What a caller may send stands inside some levels of ours by the time it is stored."""
 _REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 
 
@@ -23,8 +27,12 @@ def as_given(value: Any) -> Jsonb:
     """``value`` as it is.
 
     Raises:
-        InvalidRequest: Postgres cannot hold it.
+        InvalidRequest: Postgres cannot hold it, or nobody could be shown it.
     """
+    if is_too_deep(value):
+        raise InvalidRequest(
+            f"the JSON is nested deeper than {MAX_DEPTH} levels", hint="Make it flatter, or send it as a file."
+        )
     text = _text(value)
     if text is None:
         raise InvalidRequest(
@@ -35,10 +43,10 @@ def as_given(value: Any) -> Jsonb:
 
 
 def as_possible(value: Any) -> Jsonb:
-    """``value`` with what Postgres cannot hold replaced."""
-    text = _text(value)
+    """``value`` with what Postgres cannot hold, or nobody could be shown, replaced."""
+    text = None if is_too_deep(value, MAX_DEPTH + _WRAPPED) else _text(value)
     if text is None:
-        text = json.dumps(_cleaned(value), ensure_ascii=False)
+        text = json.dumps(_cleaned(value, MAX_DEPTH + _WRAPPED), ensure_ascii=False)
     return Jsonb(text, dumps=str)
 
 
@@ -51,13 +59,15 @@ def _text(value: Any) -> str | None:
     return None if _NUL.search(text) else text
 
 
-def _cleaned(value: Any) -> Any:
+def _cleaned(value: Any, levels: int) -> Any:
     if isinstance(value, str):
         return value.replace("\0", _REPLACEMENT).encode("utf-8", "replace").decode()
     if isinstance(value, float):
         return value if math.isfinite(value) else None
+    if isinstance(value, dict | list | tuple) and levels == 0:
+        return _REPLACEMENT
     if isinstance(value, dict):
-        return {_cleaned(str(key)): _cleaned(item) for key, item in value.items()}
+        return {_cleaned(str(key), levels): _cleaned(item, levels - 1) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_cleaned(item) for item in value]
+        return [_cleaned(item, levels - 1) for item in value]
     return value

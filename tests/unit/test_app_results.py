@@ -89,8 +89,36 @@ def test_a_result_that_contains_itself_is_an_error_of_the_app(tmp_path: Path) ->
     returned: dict[str, Any] = {}
     returned["again"] = returned
 
-    with pytest.raises(AppError, match="nested too deeply"):
+    with pytest.raises(AppError, match="nested deeper"):
         render(returned, None, tmp_path)
+
+
+class Anything(BaseModel):
+    value: Any
+
+
+def nested(levels: int) -> Any:
+    value: Any = 1
+    for _ in range(levels):
+        value = [value]
+    return value
+
+
+@pytest.mark.parametrize("levels", [100, 300, 990, 2000])
+@pytest.mark.parametrize("response", [None, Anything])
+def test_a_result_that_is_nested_too_deeply_is_the_apps_error(
+    levels: int, response: type[BaseModel] | None, tmp_path: Path
+) -> None:
+    with pytest.raises(AppError, match="nested deeper") as caught:
+        render({"value": nested(levels)}, response, tmp_path)
+
+    assert caught.value.hint
+    assert json.loads(render({"value": nested(99)}, response, tmp_path).result_json) == {"value": nested(99)}
+
+
+@pytest.mark.parametrize("levels", [100, 240, 300, 2000])
+def test_an_event_that_is_nested_too_deeply_says_so(levels: int) -> None:
+    assert list(json.loads(event_json({"value": nested(levels)}))) == ["message"]
 
 
 def test_an_event_never_fails_for_what_json_cannot_say() -> None:

@@ -21,13 +21,14 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 from pydantic_core import PydanticSerializationError, to_jsonable_python
 
+from stoker.depth import MAX_DEPTH, is_too_deep
 from stoker.errors import AppError
 from stoker.files import File, Image
 from worker_node.apphost.pictures import picture_of
 from worker_node.apphost.protocol import MAX_RESULT_BYTES
 
 _FORMATS = {"image/png": "PNG", "image/jpeg": "JPEG", "image/webp": "WEBP", "image/gif": "GIF", "image/bmp": "BMP"}
-_DEEPEST = 100
+TOO_DEEP = f"it is nested deeper than {MAX_DEPTH} levels, or contains itself"
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,13 @@ def render(returned: Any, response: type[BaseModel] | None, folder: Path) -> Ren
     Raises:
         AppError: it is no object, breaks the response model, or holds what JSON cannot say.
     """
+    try:
+        return _rendered(returned, response, folder)
+    except RecursionError:
+        raise _problem("", TOO_DEEP) from None
+
+
+def _rendered(returned: Any, response: type[BaseModel] | None, folder: Path) -> Rendered:
     if returned is None and response is None:
         returned = {}
     if not isinstance(returned, BaseModel | Mapping):
@@ -53,6 +61,8 @@ def render(returned: Any, response: type[BaseModel] | None, folder: Path) -> Ren
     if response is not None and not isinstance(returned, response):
         returned = _validated(response, writer.prepare(returned, ""))
     result = writer.write(returned, "")
+    if is_too_deep(result):  # a value's own serializer may have made what the writer did not walk
+        raise _problem("", TOO_DEEP)
     text = json.dumps(result, allow_nan=False, ensure_ascii=False, separators=(",", ":"))
     if len(text) > MAX_RESULT_BYTES:
         hint = "Put large data into a File: File.from_bytes(data, content_type=...)."
@@ -64,6 +74,8 @@ def event_json(data: Any) -> str:
     """The data of an event as JSON: what JSON has no form for becomes text, NaN becomes null. Never fails for them."""
     try:
         plain = to_jsonable_python(data, fallback=_loosely, inf_nan_mode="constants", bytes_mode="base64")
+        if is_too_deep(plain):
+            plain = {"message": f"an event nested deeper than {MAX_DEPTH} levels"}
     except ValueError as error:  # it contains itself
         plain = {"message": str(error)}
     return json.dumps(_finite(plain), allow_nan=False, ensure_ascii=False)
@@ -95,8 +107,8 @@ class _Writer:
         return _as_file(value, at)
 
     def write(self, value: Any, at: str, depth: int = 0) -> Any:
-        if depth > _DEEPEST:
-            raise _problem(at, "it is nested too deeply, or contains itself")
+        if depth > MAX_DEPTH:
+            raise _problem(at, TOO_DEEP)
         if isinstance(value, enum.Enum):
             value = value.value
         if value is None or isinstance(value, bool | int):

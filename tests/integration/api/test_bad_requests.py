@@ -68,7 +68,10 @@ BODIES = [
     ("NaN", b'{"app": "APP", "input": {"prompt": NaN}}', 400, "invalid_request"),
     ("broken UTF-8", b'{"app": "APP", "input": {"prompt": "\xff"}}', 400, "invalid_request"),
     ("the character NUL", b'{"app": "APP", "input": {"prompt": "\\u0000"}}', 400, "invalid_request"),
-    ("nested too deeply", b'{"app": "APP", "input": ' + b'{"a":' * 2000 + b"1" + b"}" * 2001, 400, "invalid_request"),
+    *(
+        (f"nested {n} deep", b'{"app": "APP", "input": ' + b'{"a":' * n + b"1" + b"}" * (n + 1), 400, "invalid_request")
+        for n in (100, 300, 990, 2000)
+    ),
     ("a list", b"[]", 422, "invalid_input"),
     ("no app", b'{"input": {}}', 422, "invalid_input"),
     ("an unknown field", b'{"app": "APP", "input": {"prompt": "x"}, "colour": 1}', 422, "invalid_input"),

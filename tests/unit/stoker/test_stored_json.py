@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from stoker.depth import MAX_DEPTH, is_too_deep
 from stoker.errors import InvalidRequest
 from stoker.stored_json import as_given, as_possible
 
@@ -46,3 +47,24 @@ def test_a_text_that_only_looks_bad_is_left_alone(good: str) -> None:
 def test_what_postgres_cannot_hold_is_refused_from_a_caller(bad: object) -> None:
     with pytest.raises(InvalidRequest):
         as_given([bad])
+
+
+def nested(levels: int) -> object:
+    value: object = 1
+    for number in range(levels):
+        value = [value] if number % 2 else {"a": value}
+    return value
+
+
+def test_the_deepest_that_is_accepted() -> None:
+    assert not is_too_deep(nested(MAX_DEPTH))
+    assert json.loads(as_given(nested(MAX_DEPTH)).obj) == nested(MAX_DEPTH)
+    assert is_too_deep(nested(MAX_DEPTH + 1))
+
+
+@pytest.mark.parametrize("levels", [MAX_DEPTH + 1, 300, 990, 2000])
+def test_what_is_nested_too_deeply_is_refused_from_a_caller_and_cut_from_an_app(levels: int) -> None:
+    with pytest.raises(InvalidRequest):
+        as_given(nested(levels))
+
+    assert not is_too_deep(json.loads(as_possible(nested(levels)).obj), MAX_DEPTH + 20)
