@@ -10,6 +10,7 @@ from api.auth import Admin
 from api.bodies import JsonRoute, NewKeyBody
 from api.connections import Here
 from stoker import keys
+from stoker.errors import Forbidden
 from stoker.keys import KeyRow
 
 router = APIRouter(prefix="/v1/keys", tags=["keys"], route_class=JsonRoute)
@@ -17,14 +18,20 @@ router = APIRouter(prefix="/v1/keys", tags=["keys"], route_class=JsonRoute)
 
 @router.post("", status_code=201)
 async def create(body: NewKeyBody, caller: Admin, here: Here) -> dict[str, Any]:
-    """Make a key. Its secret is in this answer and nowhere else."""
+    """Make a key that may do no more than the caller's. Its secret is in this answer and nowhere else."""
+    best = caller.best_priority if body.best_priority is None else body.best_priority
+    if best < caller.best_priority:
+        raise Forbidden(
+            f"this key may not make one whose best priority is {best}",
+            hint=f"Its own best priority is {caller.best_priority}; 0 is first, 9 last.",
+        )
     made = await keys.create(
         here.db,
         tenant=caller.tenant_name,
         scopes=frozenset(body.scopes),
         name=body.name,
         expires_at=body.expires_at,
-        best_priority=body.best_priority,
+        best_priority=best,
     )
     return {"id": made.id, "key": made.key, "name": body.name, "scopes": sorted(body.scopes)}
 

@@ -11,6 +11,7 @@ from stoker import nodes
 from stoker.local.engines import Engines
 from tests.support.acting_node import ActingNode
 from tests.support.api_server import RunningApi, api_settings, running_api
+from tests.support.tenants import make_client
 
 pytestmark = pytest.mark.anyio
 
@@ -35,6 +36,26 @@ async def test_a_key_past_its_time_is_refused(admin: httpx2.AsyncClient, api: Ru
     answer = await admin.get("/v1/jobs", headers={"authorization": f"Key {made['key']}"})
 
     assert (answer.status_code, answer.json()["code"]) == (401, "unauthenticated")
+
+
+@pytest.mark.parametrize("time", ["9999-12-31T23:59:59-12:00", "2099-01-01T00:00:00Z"])
+async def test_a_key_cannot_last_beyond_the_calendar(admin: httpx2.AsyncClient, time: str) -> None:
+    answer = await admin.post("/v1/keys", json={"scopes": ["read"], "expires_at": time})
+
+    assert (answer.status_code, answer.json()["code"]) == (422, "invalid_input")
+
+
+async def test_a_key_makes_none_that_may_go_before_it(api: RunningApi) -> None:
+    maker = await make_client(api, "admin", best_priority=4)
+    async with maker.http as http:
+        better = await http.post("/v1/keys", json={"scopes": ["run"], "best_priority": 3})
+        same = await http.post("/v1/keys", json={"scopes": ["run"], "name": "same"})
+        worse = await http.post("/v1/keys", json={"scopes": ["run"], "name": "worse", "best_priority": 9})
+        listed = {key["name"]: key["best_priority"] for key in (await http.get("/v1/keys")).json()["keys"]}
+
+    assert (better.status_code, better.json()["code"]) == (403, "forbidden")
+    assert [same.status_code, worse.status_code] == [201, 201]
+    assert (listed["same"], listed["worse"]) == (4, 9)
 
 
 async def test_an_unknown_scope_makes_no_key(admin: httpx2.AsyncClient) -> None:
