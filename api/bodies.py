@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Coroutine
+from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any
 
 import orjson
@@ -17,8 +18,24 @@ from stoker.depth import MAX_DEPTH, is_too_deep
 MAX_SECONDS = 30 * 24 * 3600
 THREAD_BYTES = 64_000
 """Larger bodies are read and checked in a thread: other requests would wait for them."""
+MEDIA_TYPE = r"[A-Za-z0-9.+-]{1,60}/[A-Za-z0-9.+-]{1,60}"
 NUL_ESCAPE = b"\\u0000"
 
+MOST_AHEAD = timedelta(days=3653)
+
+
+def _in_reach(moment: datetime) -> datetime:
+    """In UTC, where a day near the end of the calendar may not exist, and not further ahead than anybody plans."""
+    try:
+        moment = moment.astimezone(UTC)
+    except OverflowError as error:
+        raise ValueError("this time cannot be said in UTC") from error
+    if moment > datetime.now(UTC) + MOST_AHEAD:
+        raise ValueError("this time is more than ten years ahead")
+    return moment
+
+
+Moment = Annotated[AwareDatetime, AfterValidator(_in_reach)]
 Seconds = Annotated[float, Field(gt=0, le=MAX_SECONDS)]
 Label = Annotated[str, Field(min_length=1, max_length=100)]
 
@@ -64,7 +81,7 @@ class NewJobBody(Body):
     input: dict[str, Any] = Field(default_factory=dict)
     priority: Annotated[int, Field(ge=0, le=9, description="0 is first. Default 5.")] | None = None
     webhook_url: Annotated[str | None, Field(max_length=2000), AfterValidator(_check_webhook)] = None
-    run_at: Annotated[AwareDatetime | None, Field(description="Not before this time.")] = None
+    run_at: Annotated[Moment | None, Field(description="Not before this time.")] = None
     start_timeout: Annotated[Seconds | None, Field(description="Fail unless started within so many seconds.")] = None
     run_timeout: Annotated[Seconds | None, Field(description="Fail an attempt that runs longer, in seconds.")] = None
     max_attempts: Annotated[int | None, Field(ge=1, le=20)] = None
@@ -75,7 +92,7 @@ class NewUploadBody(Body):
     """A file that the caller will PUT to the object store."""
 
     file_name: Annotated[str, Field(min_length=1, max_length=200)]
-    content_type: Annotated[str, Field(min_length=1, max_length=100, pattern=r"^[\w.+-]+/[\w.+-]+$")]
+    content_type: Annotated[str, Field(max_length=121, pattern=f"^{MEDIA_TYPE}$"), AfterValidator(str.lower)]
     size_bytes: Annotated[int, Field(ge=0)]
 
 
@@ -84,8 +101,8 @@ class NewKeyBody(Body):
 
     scopes: Annotated[list[str], Field(min_length=1, max_length=3)]
     name: Annotated[str, Field(max_length=100)] = ""
-    expires_at: AwareDatetime | None = None
-    best_priority: Annotated[int, Field(ge=0, le=9)] = 0
+    expires_at: Moment | None = None
+    best_priority: Annotated[int | None, Field(ge=0, le=9, description="Default: as good as the caller's.")] = None
 
 
 def _read(body: bytes) -> Any:

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Header, Path, Query, Request
 
 from api.auth import Reader, Submitter
-from api.bodies import JsonRoute, NewUploadBody
+from api.bodies import MEDIA_TYPE, JsonRoute, NewUploadBody
 from api.connections import BaseUrl, Here
 from stoker import stored_files
 from stoker.errors import InvalidRequest, PayloadTooLarge
@@ -18,7 +18,6 @@ from stoker.stored_files import StoredFile
 UPLOAD_PATH = "/v1/files"
 LINK_S = 3600
 DEFAULT_TYPE = "application/octet-stream"
-MEDIA_TYPE = re.compile(r"[\w.+-]{1,60}/[\w.+-]{1,60}")
 
 router = APIRouter(prefix=UPLOAD_PATH, tags=["files"], route_class=JsonRoute)
 
@@ -37,7 +36,7 @@ async def upload(
 ) -> dict[str, Any]:
     """Store the request's body. The answer's ``url`` is what an input names."""
     kind = (content_type or DEFAULT_TYPE).partition(";")[0].strip().lower()
-    if not MEDIA_TYPE.fullmatch(kind) or kind == "multipart/form-data":
+    if not re.fullmatch(MEDIA_TYPE, kind) or kind == "multipart/form-data":
         raise InvalidRequest(
             f"{kind[:100]!r} is no media type of a file",
             hint="Send the bytes as the body, with the file's own Content-Type; with curl use --data-binary @file.",

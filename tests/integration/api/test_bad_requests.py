@@ -79,6 +79,11 @@ BODIES = [
     ("an unknown endpoint", b'{"app": "APP", "endpoint": "/x", "input": {}}', 404, "unknown_app"),
     ("a priority out of range", b'{"app": "APP", "input": {"prompt": "x"}, "priority": 10}', 422, "invalid_input"),
     ("no time zone", b'{"app": "APP", "input": {"prompt": "x"}, "run_at": "2030-01-01T00:00"}', 422, "invalid_input"),
+    *(
+        (f"to run at {time}", f'{{"app": "APP", "input": {{"prompt": "x"}}, "run_at": "{time}"}}'.encode(), 422,
+         "invalid_input")
+        for time in ("9999-12-31T23:59:59-12:00", "0001-01-01T00:00:00+12:00", "2099-01-01T00:00:00Z")
+    ),
     ("a webhook that is no URL", b'{"app": "APP", "input": {"prompt": "x"}, "webhook_url": "x"}', 422, "invalid_input"),
     ("a timeout of nothing", b'{"app": "APP", "input": {"prompt": "x"}, "run_timeout": 0}', 422, "invalid_input"),
 ]  # fmt: skip
@@ -202,3 +207,12 @@ async def test_a_problem_does_not_repeat_what_was_sent(http: httpx2.AsyncClient,
     answer = await http.post("/v1/jobs", json={"app": app, "input": {"prompt": secret}})
 
     assert "s3cret" not in json.dumps(answer.json())
+
+
+async def test_a_time_to_run_that_has_passed_is_now(http: httpx2.AsyncClient, node: ActingNode, app: str) -> None:
+    body = {"app": app, "input": GOOD, "run_at": "0001-01-01T12:00:00+12:00"}
+
+    answer = await http.post("/v1/jobs", json=body)
+    read = await http.get(answer.headers["location"])
+
+    assert (answer.status_code, read.status_code, read.json()["state"]) == (202, 200, "queued")
