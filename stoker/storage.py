@@ -7,10 +7,11 @@ boto3 is synchronous, so each call runs in a thread. Keys are chosen by the call
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Literal, TypeVar
 from urllib.parse import quote
 
 import boto3
@@ -27,6 +28,9 @@ if TYPE_CHECKING:
 PART_BYTES = 8 * 1024 * 1024
 DELETE_AT_ONCE = 1000
 """S3 deletes at most so many objects a request."""
+
+SCRIPTED = re.compile(r"svg|xml|html|[^a-z0-9.+-]")
+"""What makes a picture's or a film's subtype one that a browser might run, or not a type at all."""
 
 T = TypeVar("T")
 
@@ -140,10 +144,18 @@ class Storage:
 
         return await _in_thread(head)
 
-    def presign_get(self, key: str, *, file_name: str, content_type: str, expires_s: int = 3600) -> str:
-        """A link that anybody may read the object with until it expires. Makes no request."""
+    def presign_get(
+        self,
+        key: str,
+        *,
+        file_name: str,
+        content_type: str,
+        expires_s: int = 3600,
+        method: Literal["GET", "HEAD"] = "GET",
+    ) -> str:
+        """A link that anybody may read the object with until it expires, by ``method`` alone. Makes no request."""
         return self._public.generate_presigned_url(
-            "get_object",
+            "head_object" if method == "HEAD" else "get_object",
             Params={
                 "Bucket": self.bucket,
                 "Key": key,
@@ -204,10 +216,11 @@ class Storage:
 def disposition(file_name: str, content_type: str) -> str:
     """Show pictures, sound, films and plain text in the browser; hand everything else over as a download.
 
-    HTML and SVG can hold scripts, so they are never shown.
+    HTML, SVG and any other XML can hold scripts, so they are never shown, however their type is spelt.
     """
-    major, _, minor = content_type.partition("/")
-    shown = (major in ("image", "audio", "video") and not minor.startswith("svg")) or content_type == "text/plain"
+    kind = content_type.partition(";")[0].strip().lower()
+    major, _, minor = kind.partition("/")
+    shown = kind == "text/plain" or (major in ("image", "audio", "video") and SCRIPTED.search(minor) is None)
     return f"{'inline' if shown else 'attachment'}; filename*=UTF-8''{quote(file_name, safe='')}"
 
 

@@ -121,6 +121,40 @@ async def test_the_link_of_an_output_leads_to_its_bytes(
     assert other_token.headers["content-type"] == "application/problem+json"
 
 
+@pytest.mark.parametrize("kind", ["text/html\n", "text/é", "text", "a_b/c", "/", "x/y/z"])
+async def test_what_is_no_media_type_is_refused(http: httpx2.AsyncClient, kind: str) -> None:
+    answer = await http.post("/v1/files/uploads", json={"file_name": "x", "content_type": kind, "size_bytes": 1})
+
+    assert (answer.status_code, answer.json()["code"]) == (422, "invalid_input")
+
+
+async def test_a_media_type_is_kept_in_small_letters(http: httpx2.AsyncClient) -> None:
+    body = {"file_name": "x", "content_type": "Image/SVG+xml", "size_bytes": 1}
+
+    begun = (await http.post("/v1/files/uploads", json=body)).json()
+    sent = (await http.post("/v1/files", content=b"x", headers={"content-type": "Image/SVG+xml"})).json()
+
+    assert begun["upload"]["headers"]["content-type"] == "image/svg+xml"
+    assert [begun["file"]["content_type"], sent["content_type"]] == ["image/svg+xml"] * 2
+
+
+async def test_the_link_of_an_output_can_be_asked_for_its_head(
+    http: httpx2.AsyncClient, node: ActingNode, app: str, storage: Storage
+) -> None:
+    await http.post("/v1/jobs", json={"app": app, "input": {"prompt": "x"}})
+    claim = await node.claim()
+    picture = await node.store(storage, claim, "cat.png", "/image", b"png bytes", "image/png")
+    await node.succeed(claim, {"image": {"url": f"/outputs/{picture.token}/cat.png"}}, [picture])
+
+    async with httpx2.AsyncClient(base_url=http.base_url) as anybody:
+        first = await anybody.head(f"/outputs/{picture.token}/cat.png")
+        last = await anybody.head(first.headers["location"])
+        other = await anybody.head(f"/outputs/{'x' * 43}/cat.png")
+
+    assert (first.status_code, last.status_code, other.status_code) == (302, 200, 404)
+    assert (last.headers["content-length"], last.headers["content-type"]) == ("9", "image/png")
+
+
 async def test_a_lost_object_store_is_said_so(engines: Engines, database_url: str, http: httpx2.AsyncClient) -> None:
     settings = api_settings(engines, database_url, s3_endpoint_url="http://127.0.0.1:1")
     async with (
