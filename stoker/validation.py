@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import json
 from collections.abc import Iterator, Mapping
+from itertools import islice
 from typing import Any
 
 from jsonschema import Draft202012Validator
@@ -55,7 +56,7 @@ MESSAGES = {
 
 
 def validate(schema: Mapping[str, Any], value: Mapping[str, Any]) -> None:
-    """Check ``value``.
+    """Check ``value``. It stops looking when there is more wrong than it tells.
 
     Raises:
         InvalidInput: it breaks the schema; ``errors`` has one ``{loc, msg, type}`` a place; ``loc`` begins at its root.
@@ -63,12 +64,15 @@ def validate(schema: Mapping[str, Any], value: Mapping[str, Any]) -> None:
     """
     validator = _validator(json.dumps(schema, sort_keys=True))
     try:
-        errors = [entry for error in validator.iter_errors(value) for entry in _describe(error)]
+        found = (entry for error in validator.iter_errors(value) for entry in _describe(error))
+        errors = list(islice(found, MAX_ERRORS + 1))
     except RecursionError as error:
         entry = {"loc": [], "msg": "Input is nested too deeply", "type": "recursion_loop"}
         raise InvalidInput("the input is nested too deeply", errors=[entry]) from error
     if errors:
         places = "1 place" if len(errors) == 1 else f"{len(errors)} places"
+        if len(errors) > MAX_ERRORS:
+            places = f"more than {MAX_ERRORS} places"
         raise InvalidInput(f"the input breaks the app's schema in {places}", errors=errors[:MAX_ERRORS])
 
 
