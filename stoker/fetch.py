@@ -10,6 +10,7 @@ import asyncio
 import base64
 import binascii
 import ipaddress
+import re
 import socket
 from collections.abc import AsyncIterator, Iterable
 from dataclasses import dataclass
@@ -29,6 +30,7 @@ MAX_REDIRECTS = 3
 TOTAL_TIMEOUT_S = 600.0
 TIMEOUT = httpx2.Timeout(30.0, connect=10.0)
 PORTS = frozenset({80, 443})
+NOT_IN_HOST = re.compile(r"[^A-Za-z0-9._:-]")
 TRANSLATED = tuple(ipaddress.ip_network(text) for text in ("64:ff9b::/96", "64:ff9b:1::/48", "2002::/16", "2001::/32"))
 """IPv6 ranges that carry an IPv4 address inside, which may be a private one."""
 
@@ -83,6 +85,8 @@ class GuardedBackend(httpcore2.AsyncNetworkBackend):
             found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
         except OSError as error:
             raise httpcore2.ConnectError(f"{host!r} has no address") from error
+        except (ValueError, OverflowError) as error:  # UnicodeError is one: an empty label, or one over 63 letters
+            raise InvalidFile(f"{host[:200]!r} is not the name of a host") from error
         addresses = [str(entry[4][0]) for entry in found]
         if not is_allowed(host, port, self._allowed):
             if port not in PORTS:
@@ -95,6 +99,33 @@ class GuardedBackend(httpcore2.AsyncNetworkBackend):
 def is_allowed(host: str, port: int | None, allowed: frozenset[str]) -> bool:
     """Whether the operator named ``host`` or ``host:port``."""
     return host in allowed or f"{host}:{port}" in allowed
+
+
+def check_link(url: str, allowed: frozenset[str]) -> None:
+    """Refuse what could never be reached, without asking anybody: no address is looked up.
+
+    Raises:
+        InvalidFile: it is no URL, names no possible host, or is not https and its host not one of ``allowed``.
+    """
+    try:
+        parsed = httpx2.URL(url)
+    except (httpx2.InvalidURL, ValueError) as error:
+        raise InvalidFile(f"not a URL: {error}") from error
+    _check_link(parsed, allowed)
+
+
+def _check_link(url: httpx2.URL, allowed: frozenset[str]) -> None:
+    if url.scheme != "https" and not (url.scheme == "http" and is_allowed(url.host, url.port or 80, allowed)):
+        raise InvalidFile(f"only https links are used, not {url.scheme!r}")
+    if url.userinfo:
+        raise InvalidFile("a link may not carry a user name")
+    try:
+        # The form in which the resolver is asked; it fails for empty labels and for those over 63 letters.
+        is_host = NOT_IN_HOST.search(url.raw_host.decode("ascii").encode("idna").decode("ascii")) is None
+    except UnicodeError:
+        is_host = False
+    if not is_host or not url.host or (url.port or 1) not in range(1, 65536):
+        raise InvalidFile(f"{url.host[:200]!r} is not the name of a host")
 
 
 class GuardedTransport(httpx2.AsyncBaseTransport):
@@ -111,10 +142,7 @@ class GuardedTransport(httpx2.AsyncBaseTransport):
 
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
         url = request.url
-        if url.scheme != "https" and not (url.scheme == "http" and is_allowed(url.host, url.port or 80, self._allowed)):
-            raise InvalidFile(f"only https links are used, not {url.scheme!r}")
-        if url.userinfo:
-            raise InvalidFile("a link may not carry a user name")
+        _check_link(url, self._allowed)
         raw = httpcore2.Request(
             request.method,
             httpcore2.URL(scheme=url.raw_scheme, host=url.raw_host, port=url.port, target=url.raw_path),
@@ -194,7 +222,7 @@ async def fetch(url: str, path: Path, *, max_bytes: int, allow_private_hosts: fr
                         raise PayloadTooLarge(f"{url[:200]!r} holds more than {max_bytes} bytes")
                     await file.write(chunk)
             return Fetched(answer.headers.get("content-type", "application/octet-stream"), size)
-    except (httpx2.HTTPError, httpx2.InvalidURL, TimeoutError) as error:
+    except (httpx2.HTTPError, httpx2.InvalidURL, TimeoutError, ValueError) as error:
         raise InvalidFile(f"{url[:200]!r} cannot be fetched: {str(error) or type(error).__name__}") from error
 
 
