@@ -85,6 +85,12 @@ class EngineSettings(_Settings):
         )
 
 
+WEBHOOK_ALLOWED_HOSTS: frozenset[str] = Field(
+    default=frozenset(), description="Hosts that webhooks may reach although they are private or without TLS."
+)
+"""The control loop asks before it calls one, the API before it accepts a job that names one."""
+
+
 class ApiSettings(EngineSettings):
     """The API."""
 
@@ -94,17 +100,16 @@ class ApiSettings(EngineSettings):
     max_upload_bytes: int = Field(default=5_000_000_000, gt=0, description="Of one uploaded file.")
     ping_s: float = Field(default=15.0, gt=0, description="A quiet stream sends a comment this often.")
     cors_origins: Names = Field(default=frozenset(), description="Browser origins that may call the API.")
+    webhook_allowed_hosts: Names = WEBHOOK_ALLOWED_HOSTS
 
-    _split = field_validator("cors_origins", mode="before")(lambda value: _split_names(value))
+    _split = field_validator("cors_origins", "webhook_allowed_hosts", mode="before")(lambda value: _split_names(value))
 
 
 class ControlSettings(EngineSettings):
     """The control loop."""
 
     reap_s: float = Field(default=0.5, gt=0)
-    webhook_allowed_hosts: Names = Field(
-        default=frozenset(), description="Hosts that webhooks may reach although they are private or without TLS."
-    )
+    webhook_allowed_hosts: Names = WEBHOOK_ALLOWED_HOSTS
     keep_jobs_days: float | None = Field(default=None, gt=0, description="Final jobs older than this are deleted.")
 
     _split = field_validator("webhook_allowed_hosts", mode="before")(lambda value: _split_names(value))

@@ -5,16 +5,18 @@ from __future__ import annotations
 from typing import Annotated, Any
 from uuid import UUID
 
-from fastapi import APIRouter, Header, Query, Response
+from anyio import to_thread
+from fastapi import APIRouter, Header, Query, Request, Response
 from pydantic import AwareDatetime
 
 from api.auth import Reader, Submitter
-from api.bodies import JsonRoute, NewJobBody
+from api.bodies import THREAD_BYTES, JsonRoute, NewJobBody
 from api.connections import BaseUrl, Connections, Here
 from api.job_json import job_json
 from stoker import apps, job_queries, jobs
 from stoker.apps import AppVersion
-from stoker.errors import Forbidden, InvalidInput
+from stoker.errors import Forbidden, InvalidFile, InvalidInput
+from stoker.fetch import check_link
 from stoker.job_queries import JobFilters
 from stoker.jobs import NewJob, Submitted
 from stoker.keys import Caller
@@ -31,6 +33,7 @@ NoNul = Annotated[str | None, Query(max_length=200, pattern=r"^[^\x00]*$")]
 
 @router.post("", status_code=202)
 async def submit(
+    request: Request,
     body: NewJobBody,
     caller: Submitter,
     here: Here,
@@ -41,7 +44,12 @@ async def submit(
     """Accept a job. It is stored when this answers; it runs when a node takes it."""
     version = await apps.newest(here.db, body.app)
     endpoint = version.endpoint(body.endpoint)
-    _check_input(endpoint.input_schema, body.input)
+    if body.webhook_url is not None:
+        _check_webhook(body.webhook_url, here.settings.webhook_allowed_hosts)
+    if len(await request.body()) > THREAD_BYTES:
+        await to_thread.run_sync(_check_input, endpoint.input_schema, body.input)
+    else:
+        _check_input(endpoint.input_schema, body.input)
     new = _new_job(body, caller, version, idempotency_key)
     return await _accepted(await jobs.submit(here.db, new), here, caller, base_url, response)
 
@@ -122,6 +130,18 @@ def _new_job(body: NewJobBody, caller: Caller, version: AppVersion, idempotency_
         idempotency_key=idempotency_key,
         key_id=caller.key_id,
     )
+
+
+def _check_webhook(url: str, allowed: frozenset[str]) -> None:
+    try:
+        check_link(url, allowed)
+    except InvalidFile as error:
+        entry = {"loc": ["body", "webhook_url"], "msg": str(error), "type": "url_not_usable"}
+        raise InvalidInput(
+            f"the webhook_url would never be called: {error}",
+            errors=[entry],
+            hint="Name an https address; STOKER_WEBHOOK_ALLOWED_HOSTS has the exceptions.",
+        ) from error
 
 
 def _check_input(schema: dict[str, Any], value: dict[str, Any]) -> None:

@@ -146,3 +146,72 @@ async def test_two_control_loops_send_a_delivery_once(
         await asyncio.gather(one.deliver_due(), other.deliver_due())
 
     assert len(receiver.received) == 1
+
+
+async def test_an_answer_without_end_is_not_read(
+    http: httpx2.AsyncClient, node: ActingNode, app: str, db: AsyncEngine
+) -> None:
+    asked: list[bytes] = []
+
+    async def answer_for_ever(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        asked.append(await reader.readuntil(b"\r\n\r\n"))
+        writer.write(b"HTTP/1.1 200 OK\r\ncontent-encoding: gzip\r\ncontent-length: 9000000000\r\n\r\nno gzip")
+        await writer.drain()
+        await reader.read()
+
+    server = await asyncio.start_server(answer_for_ever, "127.0.0.1", 0)
+    async with server:
+        address = "{}:{}".format(*server.sockets[0].getsockname())
+        job_id = await finish_job(http, node, app, f"http://{address}/")
+        async with deliverer(db, address) as sender:
+            await sender.deliver_due()
+
+    row = await delivery(db, job_id)
+    assert (row["state"], row["tried"]) == ("delivered", [200])
+    assert b"accept-encoding: identity" in asked[0].lower()
+
+
+@pytest.mark.parametrize("url", ["https://a..b/x", f"https://{'a' * 64}.example/", "https://[", "https://x:99999/"])
+async def test_an_address_that_cannot_be_is_recorded_and_given_up(
+    http: httpx2.AsyncClient, node: ActingNode, app: str, db: AsyncEngine, url: str
+) -> None:
+    job_id = await finish_job(http, node, app, "https://example.com/")
+    async with db.begin() as connection:
+        change = text("UPDATE webhook_deliveries SET url = :url WHERE job_id = :id")
+        await connection.execute(change, {"url": url, "id": job_id})
+
+    async with deliverer(db) as sender:
+        await sender.deliver_due()
+
+    row = await delivery(db, job_id)
+    assert (row["state"], row["tried"]) == ("failed", [None])
+
+
+async def test_a_try_that_fails_in_an_unforeseen_way_is_recorded_and_made_again_later(
+    http: httpx2.AsyncClient, node: ActingNode, app: str, db: AsyncEngine, receiver: Receiver
+) -> None:
+    job_id = await finish_job(http, node, app, f"http://{receiver.address}/")
+    too_deep = "[" * 400 + "]" * 400  # more than any writer of JSON takes
+    async with db.begin() as connection:
+        change = text("UPDATE jobs SET result = CAST(:result AS jsonb) WHERE id = :id")
+        await connection.execute(change, {"result": too_deep, "id": job_id})
+
+    async with deliverer(db, receiver.address) as sender:
+        await sender.deliver_due()
+
+    row = await delivery(db, job_id)
+    assert (row["state"], row["attempts"], row["tried"]) == ("pending", 1, [None])
+    assert 0 < row["next_in_s"] < 10
+    assert row["last_error"]
+
+
+@pytest.mark.parametrize(
+    "url", ["https://a..b/x", f"https://{'a' * 64}.example/", "https://[", "http://example.com/", "https://u:p@x.y/"]
+)
+async def test_a_job_whose_webhook_would_never_be_sent_is_refused(
+    http: httpx2.AsyncClient, node: ActingNode, app: str, url: str
+) -> None:
+    answer = await http.post("/v1/jobs", json={"app": app, "input": {"prompt": "a cat"}, "webhook_url": url})
+
+    assert (answer.status_code, answer.json()["code"]) == (422, "invalid_input")
+    assert answer.json()["errors"][0]["loc"] == ["body", "webhook_url"]
