@@ -158,11 +158,11 @@ async def new_world(database_url: str, *, pool_size: int = 5, frozen: bool = Tru
         await asyncio.shield(db.dispose())
 
 
-async def until_blocked(database_url: str) -> None:
-    """Return once a session of this database waits for another one's lock."""
+async def until_blocked(database_url: str, sessions: int = 1) -> None:
+    """Return once so many sessions of this database wait for another one's lock."""
     waits = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
     connecting = psycopg.AsyncConnection.connect(database_url, autocommit=True)
     async with asyncio.timeout(20), await connecting as watching:
-        waiting = None
-        while waiting in (None, (0,)):
-            waiting = await (await watching.execute(waits)).fetchone()
+        waiting = 0
+        while waiting < sessions:
+            [[waiting]] = await (await watching.execute(waits)).fetchall()

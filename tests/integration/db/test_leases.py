@@ -9,6 +9,8 @@ import psycopg
 import pytest
 
 from stoker import job_queries, jobs, nodes
+from stoker.errors import LeaseLost
+from stoker.events import EventKind
 from stoker.states import JobState
 from tests.support.job_world import World, until_blocked
 
@@ -59,7 +61,30 @@ async def test_a_former_boot_renews_nothing(world: World) -> None:
     await world.submit()
     claim = await newer.take()
 
+    await world.set_clock(16)
     assert (await former.renew(claim)).lost == {claim.lease}
+    # Nor does it say that the node lives.
+    assert [one.is_live for one in await nodes.list_nodes(world.db)] == [False]
+
+
+async def test_an_event_that_comes_while_its_attempt_ends_is_refused(world: World, database_url: str) -> None:
+    """The end is under way, and waits for the head of the job; nothing may be numbered after its event."""
+    node = await world.node()
+    job = await world.submit()
+    claim = await node.take()
+    async with await psycopg.AsyncConnection.connect(database_url) as holding:
+        await holding.execute("SELECT FROM job_heads FOR UPDATE")
+        ending = asyncio.create_task(node.finish(claim))
+        await until_blocked(database_url)
+        saying = asyncio.create_task(jobs.append_events(world.db, claim.lease, [(EventKind.LOG, {"message": "x"})]))
+        await until_blocked(database_url, sessions=2)
+        await holding.commit()
+        assert (await ending).applied
+        with pytest.raises(LeaseLost):
+            await saying
+
+    kinds = [event.kind for event in await job_queries.events_after(world.db, job.job_id, 0)]
+    assert kinds == [EventKind.STATE] * 3
 
 
 async def test_a_job_whose_lease_is_lost_goes_back_to_the_queue_at_once(world: World) -> None:
