@@ -19,7 +19,10 @@ from stoker.states import JobState
 
 @dataclass(frozen=True, kw_only=True)
 class NewJob:
-    """A request that was found good. What is None is taken from the endpoint's manifest."""
+    """A request that was found good. What is None is taken from the endpoint's manifest.
+
+    ``sent_hash`` is over the request as it was sent, where that is known: it says whether two are the same.
+    """
 
     tenant_id: UUID
     version: AppVersion
@@ -33,12 +36,15 @@ class NewJob:
     max_attempts: int | None = None
     tags: tuple[str, ...] = ()
     idempotency_key: str | None = None
+    sent_hash: bytes | None = None
     key_id: str | None = None
     parent_id: UUID | None = None
     retried_from: UUID | None = None
 
     def request_hash(self) -> bytes:
         """Over what the caller asked for: a version deployed between two sends does not make it another request."""
+        if self.sent_hash is not None:
+            return self.sent_hash
         asked = {
             "app": self.version.app,
             "endpoint": self.endpoint,

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import logging
 import random
-from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 from uuid import UUID
@@ -20,6 +19,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from stoker import apps, exits, lanes, sql
 from stoker.database import Connection, transaction
+from stoker.each_app import each_app
 from stoker.errors import Conflict, IdempotencyConflict, LeaseLost, NotFound, StartTimeout
 from stoker.events import EventKind
 from stoker.exits import Exit
@@ -68,6 +68,7 @@ __all__ = [
     "append_events",
     "claim",
     "expire_unstarted",
+    "find_replay",
     "finish",
     "promote_due",
     "reap",
@@ -123,11 +124,20 @@ async def submit(db: AsyncEngine, new: NewJob) -> Submitted:
             replay = await sql.run(tx, "find_replay", row)
     if (job := await stored.fetchone()) is not None:
         return Submitted(job["id"], JobState(job["state"]), created=True, queue=new.version.app)
-    assert replay is not None  # noqa: S101 (only a known key stores nothing)
-    first = await replay.fetchone()
-    if first is None or bytes(first["request_hash"]) != request_hash:
-        raise IdempotencyConflict(f"the key {new.idempotency_key!r} was used for another request")
-    return Submitted(first["id"], JobState(first["state"]), created=False, queue=new.version.app)
+    first = None if replay is None else await replay.fetchone()
+    assert first is not None  # noqa: S101 (only a known key stores nothing)
+    return _replayed(first, request_hash)
+
+
+async def find_replay(db: AsyncEngine, tenant_id: UUID, idempotency_key: str, request_hash: bytes) -> Submitted | None:
+    """The job that the tenant made with this key before; None if it made none.
+
+    Raises:
+        IdempotencyConflict: that was another request.
+    """
+    async with transaction(db) as tx:
+        first = await sql.row(tx, "find_replay", {"tenant_id": tenant_id, "idempotency_key": idempotency_key})
+    return None if first is None else _replayed(first, request_hash)
 
 
 async def claim(db: AsyncEngine, request: ClaimRequest) -> Claim | None:
@@ -252,35 +262,41 @@ async def reap(db: AsyncEngine, *, limit: int = 100) -> list[Moved]:
 
 async def expire_unstarted(db: AsyncEngine, *, limit: int = 500) -> list[Moved]:
     """Fail the jobs that were not started within their start timeout."""
-    moved = []
     error = ErrorReport.of(StartTimeout("no node started the job within its start_timeout"))
-    for app_id, found in await _found_by_app(db, "find_unstarted", {"limit": limit}):
-        async with transaction(db) as tx:
-            await sql.run(tx, "lock_app", {"app_id": app_id})
-            late = await sql.rows(tx, "hold_unstarted", {"job_ids": [row["job_id"] for row in found]})
-            moved += await _leave_waiting(tx, [row["job_id"] for row in late], Trigger.EXPIRE, error)
-    return moved
+
+    async def fail(tx: Connection, found: list[DictRow]) -> list[Moved]:
+        late = await sql.rows(tx, "hold_unstarted", {"job_ids": [row["job_id"] for row in found]})
+        return await _leave_waiting(tx, [row["job_id"] for row in late], Trigger.EXPIRE, error)
+
+    return await each_app(db, "find_unstarted", {"limit": limit}, fail)
 
 
 async def promote_due(db: AsyncEngine, *, limit: int = 500) -> list[str]:
     """Queue the scheduled jobs whose time has come; the apps to ring."""
-    queues = []
-    for app_id, found in await _found_by_app(db, "find_due", {"limit": limit}):
-        async with transaction(db) as tx:
-            await sql.run(tx, "lock_app", {"app_id": app_id})
-            ready = await sql.rows(tx, "promote", {"job_ids": [row["job_id"] for row in found]})
-            await lanes.wake(tx, ready)
-        if ready:
-            queues.append(str(found[0]["queue"]))
-    return queues
+
+    async def queue(tx: Connection, found: list[DictRow]) -> list[str]:
+        ready = await sql.rows(tx, "promote", {"job_ids": [row["job_id"] for row in found]})
+        await lanes.wake(tx, ready)
+        return [found[0]["queue"]] if ready else []
+
+    return await each_app(db, "find_due", {"limit": limit}, queue)
 
 
-async def retry(db: AsyncEngine, job_id: UUID, tenant_id: UUID | None) -> Submitted:
-    """Submit a final job again, as a new one that names it.
+async def retry(
+    db: AsyncEngine,
+    job_id: UUID,
+    tenant_id: UUID | None,
+    *,
+    key_id: str | None = None,
+    best_priority: int = 0,
+    idempotency_key: str | None = None,
+) -> Submitted:
+    """Submit a final job again, as a new one that names it: for the key ``key_id``, no better than it may ask for.
 
     Raises:
         NotFound: there is no such job, or it is another tenant's.
         Conflict: it is not final yet.
+        IdempotencyConflict: the tenant used the key before, for another request.
     """
     async with transaction(db) as tx:
         old = await sql.row(tx, "find_for_retry", {"job_id": job_id, "tenant_id": tenant_id})
@@ -289,10 +305,18 @@ async def retry(db: AsyncEngine, job_id: UUID, tenant_id: UUID | None) -> Submit
     if (state := JobState(old.pop("state"))) not in FINAL:
         raise Conflict(f"job {job_id} is {state}: only a final job can be retried")
     version = await apps.version(db, old.pop("version_id"))
-    return await submit(db, NewJob(version=version, retried_from=job_id, **old | {"tags": tuple(old["tags"])}))
+    priority = max(old.pop("priority"), best_priority)
+    again = old | {"tags": tuple(old["tags"]), "retried_from": job_id, "idempotency_key": idempotency_key}
+    return await submit(db, NewJob(version=version, priority=priority, key_id=key_id, **again))
 
 
 # Below: statements and the plain values around them. ``tx`` is a transaction that holds the app's lock.
+
+
+def _replayed(first: DictRow, request_hash: bytes | None) -> Submitted:
+    if bytes(first["request_hash"]) != request_hash:
+        raise IdempotencyConflict(f"the key {first['idempotency_key']!r} was used for another request")
+    return Submitted(first["id"], JobState(first["state"]), created=False, queue=first["queue"])
 
 
 async def _claim(tx: Connection, request: ClaimRequest) -> Claim | None:
@@ -350,16 +374,15 @@ async def _take_back(
     only_expired: bool = False,
 ) -> list[Moved]:
     """Find leases without a lock, then end those that still stand, app by app."""
-    moved = []
-    for app_id, found in await _found_by_app(db, find, values):
-        async with transaction(db) as tx:
-            await sql.run(tx, "lock_app", {"app_id": app_id})
-            leases = [Lease(row["job_id"], row["attempt"]) for row in found]
-            held = await sql.rows(tx, "hold_leases", _listed(leases) | {"only_expired": only_expired})
-            if held:
-                exits_ = [leaving(Lease(row["job_id"], row["attempt"]), row) for row in held]
-                moved += await _leave_running(tx, exits_)
-    return moved
+
+    async def end(tx: Connection, found: list[DictRow]) -> list[Moved]:
+        leases = [Lease(row["job_id"], row["attempt"]) for row in found]
+        held = await sql.rows(tx, "hold_leases", _listed(leases) | {"only_expired": only_expired})
+        if not held:
+            return []
+        return await _leave_running(tx, [leaving(Lease(row["job_id"], row["attempt"]), row) for row in held])
+
+    return await each_app(db, find, values, end)
 
 
 def _lose(lease: Lease, held: DictRow) -> Exit:
@@ -368,15 +391,6 @@ def _lose(lease: Lease, held: DictRow) -> Exit:
 
 def _tried(held: DictRow) -> Tried:
     return Tried(held["failures"], held["crashes"], held["max_attempts"], held["cancel_asked"])
-
-
-async def _found_by_app(db: AsyncEngine, find: str, values: Mapping[str, Any]) -> list[tuple[UUID, list[DictRow]]]:
-    async with transaction(db) as tx:
-        rows = await sql.rows(tx, find, values)
-    by_app = defaultdict(list)
-    for row in rows:
-        by_app[row["app_id"]].append(row)
-    return sorted(by_app.items())
 
 
 def _listed(leases: Sequence[Lease]) -> dict[str, Any]:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+from dataclasses import replace
 from typing import Annotated, Any
 from uuid import UUID
 
@@ -42,6 +45,13 @@ async def submit(
     idempotency_key: IdempotencyKey = None,
 ) -> dict[str, Any]:
     """Accept a job. It is stored when this answers; it runs when a node takes it."""
+    sent_hash = None
+    if idempotency_key is not None:
+        sent_hash = hashlib.sha256(json.dumps(body.model_dump(mode="json"), sort_keys=True).encode()).digest()
+        # First: what was good once is answered as it was, whatever the app or the key has become since.
+        replay = await jobs.find_replay(here.db, caller.tenant_id, idempotency_key, sent_hash)
+        if replay is not None:
+            return await _accepted(replay, here, caller, base_url, response)
     version = await apps.newest(here.db, body.app)
     endpoint = version.endpoint(body.endpoint)
     if body.webhook_url is not None:
@@ -50,7 +60,7 @@ async def submit(
         await to_thread.run_sync(_check_input, endpoint.input_schema, body.input)
     else:
         _check_input(endpoint.input_schema, body.input)
-    new = _new_job(body, caller, version, idempotency_key)
+    new = replace(_new_job(body, caller, version), idempotency_key=idempotency_key, sent_hash=sent_hash)
     return await _accepted(await jobs.submit(here.db, new), here, caller, base_url, response)
 
 
@@ -92,7 +102,9 @@ async def cancel(job_id: UUID, caller: Submitter, here: Here, base_url: BaseUrl)
 @router.post("/{job_id}/retry", status_code=202)
 async def retry(job_id: UUID, caller: Submitter, here: Here, base_url: BaseUrl, response: Response) -> dict[str, Any]:
     """Submit a final job again, as a new one whose ``retried_from`` names it."""
-    submitted = await jobs.retry(here.db, job_id, caller.tenant_id)
+    submitted = await jobs.retry(
+        here.db, job_id, caller.tenant_id, key_id=caller.key_id, best_priority=caller.best_priority
+    )
     return await _accepted(submitted, here, caller, base_url, response)
 
 
@@ -108,7 +120,7 @@ async def _accepted(
     return job
 
 
-def _new_job(body: NewJobBody, caller: Caller, version: AppVersion, idempotency_key: str | None) -> NewJob:
+def _new_job(body: NewJobBody, caller: Caller, version: AppVersion) -> NewJob:
     priority = max(DEFAULT_PRIORITY, caller.best_priority) if body.priority is None else body.priority
     if priority < caller.best_priority:
         raise Forbidden(
@@ -127,7 +139,6 @@ def _new_job(body: NewJobBody, caller: Caller, version: AppVersion, idempotency_
         run_timeout_s=body.run_timeout,
         max_attempts=body.max_attempts,
         tags=tuple(body.tags),
-        idempotency_key=idempotency_key,
         key_id=caller.key_id,
     )
 

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import httpx2
 import pytest
 from redis.asyncio import Redis
+from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from stoker import apps, keys
 from stoker.local.engines import Engines
 from stoker.queue import queue_name
-from tests.support.acting_node import ActingNode
+from tests.support.acting_node import ActingNode, manifest
 from tests.support.api_server import RunningApi
 from tests.support.tenants import Tenant, count_jobs, make_client
 
@@ -113,9 +117,9 @@ async def test_a_list_is_narrowed_by_app_state_and_tag(http: httpx2.AsyncClient,
 
 
 async def test_a_job_can_wait_for_its_time(http: httpx2.AsyncClient, node: ActingNode, app: str) -> None:
-    job = await submit(http, app, run_at="2100-01-01T00:00:00+02:00")
+    job = await submit(http, app, run_at="2030-01-01T00:00:00+02:00")
 
-    assert (job["state"], job["available_at"]) == ("scheduled", "2099-12-31T22:00:00Z")
+    assert (job["state"], job["available_at"]) == ("scheduled", "2029-12-31T22:00:00Z")
 
 
 async def test_a_queued_job_is_cancelled_at_once(http: httpx2.AsyncClient, node: ActingNode, app: str) -> None:
@@ -175,3 +179,39 @@ async def test_a_key_cannot_ask_for_better_than_its_best_priority(
     assert (refused.status_code, refused.json()["code"]) == (403, "forbidden")
     assert job["priority"] == 6
     assert await count_jobs(db, tenant.id) == 1
+
+
+async def test_a_retry_gets_no_better_priority_than_its_key_may_ask_for(
+    api: RunningApi, http: httpx2.AsyncClient, caller: Tenant, node: ActingNode, app: str, db: AsyncEngine
+) -> None:
+    urgent = await submit(http, app, priority=0)
+    await http.post(f"/v1/jobs/{urgent['id']}/cancel")
+    made = await keys.create(db, tenant=await name_of(db, caller), scopes=frozenset({"run"}), best_priority=6)
+
+    answer = await http.post(f"/v1/jobs/{urgent['id']}/retry", headers={"authorization": f"Key {made.key}"})
+
+    assert (answer.status_code, answer.json()["priority"]) == (202, 6)
+
+
+async def test_a_replay_is_answered_whatever_has_become_of_the_app_and_the_key(
+    http: httpx2.AsyncClient, caller: Tenant, node: ActingNode, app: str, db: AsyncEngine
+) -> None:
+    body, once = {"app": app, "input": {"prompt": "once"}}, {"idempotency-key": "k"}
+    first = await http.post("/v1/jobs", json=body, headers=once)
+    stricter = [replace(endpoint, input_schema={"not": {}}) for endpoint in manifest(app).endpoints]
+    await apps.publish(db, replace(manifest(app), endpoints=tuple(stricter)))
+    async with db.begin() as connection:
+        await connection.execute(text("UPDATE api_keys SET best_priority = 7 WHERE tenant_id = :id"), {"id": caller.id})
+        await connection.execute(text("UPDATE nodes SET state = 'stopped' WHERE id = :id"), {"id": node.node_id})
+
+    again = await http.post("/v1/jobs", json=body, headers=once)
+    fresh = await http.post("/v1/jobs", json=body, headers={"idempotency-key": "another"})
+
+    assert (again.status_code, again.json()["id"]) == (202, first.json()["id"])
+    assert fresh.status_code == 422
+
+
+async def name_of(db: AsyncEngine, tenant: Tenant) -> str:
+    async with db.connect() as connection:
+        found = await connection.execute(text("SELECT name FROM tenants WHERE id = :id"), {"id": tenant.id})
+        return str(found.scalar_one())

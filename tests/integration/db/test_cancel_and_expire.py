@@ -6,12 +6,13 @@ import asyncio
 from datetime import timedelta
 from uuid import UUID
 
+import psycopg
 import pytest
 
-from stoker import job_queries, jobs
+from stoker import apps, job_queries, jobs
 from stoker.errors import Conflict, NotFound
 from stoker.states import JobState
-from tests.support.job_world import CRASH, RETRYABLE, World
+from tests.support.job_world import CRASH, RETRYABLE, World, manifest, until_blocked
 
 pytestmark = pytest.mark.anyio
 
@@ -134,6 +135,70 @@ async def test_a_job_whose_time_to_start_is_over_is_not_started(world: World) ->
     assert {(await node.take()).job_id for _ in range(2)} == {beside.job_id, elsewhere.job_id}
     assert await node.claim() is None
     assert [moved.job_id for moved in await jobs.expire_unstarted(world.db)] == [late.job_id]
+
+
+async def test_a_job_that_came_back_while_the_sweep_waited_for_the_app_is_not_failed(
+    world: World, database_url: str
+) -> None:
+    await world.node()
+    job = await world.submit(start_timeout_s=30.0)
+    await world.set_clock(30)
+    async with await psycopg.AsyncConnection.connect(database_url) as holding:
+        await lock_app(holding)
+        expiring = asyncio.create_task(jobs.expire_unstarted(world.db))
+        await until_blocked(database_url)
+        await holding.execute("UPDATE jobs SET attempt = 1")
+        await holding.commit()
+        assert await expiring == []
+
+    assert (await job_queries.get(world.db, job.job_id, None)).state is JobState.QUEUED
+    await world.rows("UPDATE jobs SET attempt = 0")
+
+
+async def test_a_job_put_off_while_the_sweep_waited_for_the_app_stays_scheduled(
+    world: World, database_url: str
+) -> None:
+    job = await world.submit(run_at=world.began + timedelta(seconds=10))
+    await world.set_clock(10)
+    async with await psycopg.AsyncConnection.connect(database_url) as holding:
+        await lock_app(holding)
+        promoting = asyncio.create_task(jobs.promote_due(world.db))
+        await until_blocked(database_url)
+        await holding.execute("UPDATE jobs SET available_at = available_at + interval '1 hour'")
+        await holding.commit()
+        assert await promoting == []
+
+    assert (await job_queries.get(world.db, job.job_id, None)).state is JobState.SCHEDULED
+
+
+@pytest.mark.parametrize("sweep", ["reap", "expire_unstarted", "promote_due"])
+async def test_an_app_whose_jobs_cannot_be_moved_holds_no_other_up(world: World, sweep: str) -> None:
+    other = await apps.publish(world.db, manifest("acme/another"))
+    node = await world.node(versions=[world.default])
+    beside = await world.node("n2", [other])
+    for version, taker in ((world.default, node), (other, beside)):
+        if sweep == "reap":
+            await world.submit(version=version)
+            await taker.take()
+        elif sweep == "expire_unstarted":
+            await world.submit(version=version, start_timeout_s=5.0)
+        else:
+            await world.submit(version=version, run_at=world.began + timedelta(seconds=5))
+    await world.set_clock(60)
+    await world.rows("CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'broken'; END $$")
+    broken = f"OLD.version_id = '{world.default.id}'"
+    await world.rows(
+        f"CREATE TRIGGER refuse BEFORE UPDATE ON jobs FOR EACH ROW WHEN ({broken}) EXECUTE FUNCTION refuse()"
+    )
+
+    assert len(await getattr(jobs, sweep)(world.db)) == 1
+    with pytest.raises(psycopg.errors.RaiseException, match="broken"):
+        await getattr(jobs, sweep)(world.db)
+
+
+async def lock_app(holding: psycopg.AsyncConnection) -> None:
+    """Hold every change of an app's jobs up until ``holding`` commits."""
+    await holding.execute("SELECT pg_advisory_xact_lock(hashtextextended(id::text, 0)) FROM apps")
 
 
 async def test_the_start_timeout_of_a_later_job_begins_when_it_is_due(world: World) -> None:

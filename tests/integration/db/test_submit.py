@@ -142,6 +142,29 @@ async def test_a_retry_by_hand_is_a_new_job_that_names_the_old_one(world: World)
     assert await world.value("SELECT state FROM jobs WHERE id = :id", id=old.job_id) == "succeeded"
 
 
+async def test_a_retry_is_the_keys_that_asked_and_no_better_than_it_may_ask_for(world: World) -> None:
+    made = [await world.submit(priority=priority, key_id="sk_first") for priority in (2, 8)]
+    for job in made:
+        await jobs.request_cancel(world.db, job.job_id, None)
+
+    again = [
+        await jobs.retry(world.db, job.job_id, world.tenant_id, key_id="sk_second", best_priority=6) for job in made
+    ]
+
+    found = {row["id"]: row for row in await world.rows("SELECT id, priority, key_id FROM jobs")}
+    assert [found[job.job_id]["priority"] for job in again] == [6, 8]
+    assert {found[job.job_id]["key_id"] for job in again} == {"sk_second"}
+
+
+async def test_a_retry_with_the_same_idempotency_key_makes_one_job(world: World) -> None:
+    job = await world.submit()
+    await jobs.request_cancel(world.db, job.job_id, None)
+
+    first, again = [await jobs.retry(world.db, job.job_id, None, idempotency_key="k") for _ in range(2)]
+
+    assert (again.job_id, first.created, again.created) == (first.job_id, True, False)
+
+
 async def test_another_tenants_job_cannot_be_retried(world: World) -> None:
     job = await world.submit()
 
