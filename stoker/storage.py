@@ -179,9 +179,26 @@ class Storage:
         def delete() -> None:
             for start in range(0, len(keys), DELETE_AT_ONCE):
                 objects: list[ObjectIdentifierTypeDef] = [{"Key": key} for key in keys[start : start + DELETE_AT_ONCE]]
-                self._s3.delete_objects(Bucket=self.bucket, Delete={"Objects": objects, "Quiet": True})
+                answer = self._s3.delete_objects(Bucket=self.bucket, Delete={"Objects": objects, "Quiet": True})
+                if refused := answer.get("Errors"):
+                    first = refused[0]
+                    raise StorageUnavailable(
+                        f"the object store did not delete {len(refused)} objects, such as {first.get('Key')!r}: "
+                        f"{first.get('Code')} {first.get('Message')}"
+                    )
 
         await _in_thread(delete)
+
+    async def delete_prefix(self, prefix: str) -> int:
+        """Delete all objects whose keys begin with ``prefix``; how many there were."""
+
+        def find() -> list[str]:
+            pages = self._s3.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=prefix)
+            return [found["Key"] for page in pages for found in page.get("Contents", ())]
+
+        keys = await _in_thread(find)
+        await self.delete(keys)
+        return len(keys)
 
     async def check(self) -> None:
         """Ask for the bucket."""

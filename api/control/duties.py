@@ -24,12 +24,11 @@ from stoker.storage import Storage
 PRUNE_AT_ONCE = 200
 
 OLD_JOBS = text("""
-SELECT id FROM jobs
+SELECT id, tenant_id FROM jobs
 WHERE finished_at < stoker_now() - :age
   AND NOT EXISTS (SELECT FROM jobs child WHERE child.parent_id = jobs.id)
 ORDER BY finished_at LIMIT :limit
 """)
-OUTPUT_KEYS = text("SELECT key FROM job_outputs WHERE job_id = ANY(:job_ids)")
 DELETE_JOBS = text("DELETE FROM jobs WHERE id = ANY(:job_ids) AND finished_at IS NOT NULL")
 
 # One replica at a time: requests are carried out in the order in which they were made.
@@ -90,25 +89,28 @@ class Control:
                 request = (await connection.execute(OPEN_REQUEST)).one_or_none() if is_mine else None
                 if request is None:
                     return
-                answer = await self._carry_out(request.action, request.target)
+                answer = await self._carry_out(request.id, request.action, request.target)
                 await connection.execute(ANSWER_REQUEST, {"id": request.id, "answer": answer})
             logger.info("admin_request_done", action=request.action, target=request.target, answer=answer)
 
     async def prune(self) -> None:
-        """Delete final jobs past their retention: objects first, so that none is left without a row."""
+        """Delete final jobs past their retention: objects first, so that none is left without a row.
+
+        All that their attempts stored: what an attempt without a lease has uploaded is in no row.
+        """
         age = timedelta(days=self.settings.keep_jobs_days or 0)
         async with self.db.connect() as connection:
-            found = await connection.execute(OLD_JOBS, {"age": age, "limit": PRUNE_AT_ONCE})
-            job_ids = list(found.scalars())
-            keys = list((await connection.execute(OUTPUT_KEYS, {"job_ids": job_ids})).scalars())
-        if not job_ids:
+            old = (await connection.execute(OLD_JOBS, {"age": age, "limit": PRUNE_AT_ONCE})).all()
+        if not old:
             return
-        await self.storage.delete(keys)
+        objects = 0
+        for job in old:
+            objects += await self.storage.delete_prefix(f"{job.tenant_id}/{job.id}/")
         async with self.db.begin() as connection:
-            await connection.execute(DELETE_JOBS, {"job_ids": job_ids})
-        logger.info("jobs_pruned", jobs=len(job_ids), objects=len(keys))
+            await connection.execute(DELETE_JOBS, {"job_ids": [job.id for job in old]})
+        logger.info("jobs_pruned", jobs=len(old), objects=objects)
 
-    async def _carry_out(self, action: str, target: str) -> str:
+    async def _carry_out(self, request_id: int, action: str, target: str) -> str:
         try:
             if action == "cancel":
                 cancelled = await jobs.request_cancel(self.db, UUID(target), None)
@@ -117,7 +119,8 @@ class Control:
                 await self.bus.wake(UUID(target), cancelled.seq)
                 return cancelled.state.value
             if action == "retry":
-                submitted = await jobs.retry(self.db, UUID(target), None)
+                # Should our answer to the request be lost, it is carried out again and finds this job.
+                submitted = await jobs.retry(self.db, UUID(target), None, idempotency_key=f"admin-request-{request_id}")
                 self.doorbell.ring(submitted.queue)
                 return str(submitted.job_id)
         except (StokerError, ValueError) as error:

@@ -6,19 +6,21 @@ import re
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any
 
+from anyio import CancelScope
 from fastapi import APIRouter, Header, Path, Query, Request
 
 from api.auth import Reader, Submitter
 from api.bodies import MEDIA_TYPE, JsonRoute, NewUploadBody
 from api.connections import BaseUrl, Here
-from stoker import stored_files
-from stoker.errors import InvalidRequest, PayloadTooLarge
+from stoker import log, stored_files
+from stoker.errors import InvalidRequest, PayloadTooLarge, StorageUnavailable
 from stoker.stored_files import StoredFile
 
 UPLOAD_PATH = "/v1/files"
 LINK_S = 3600
 DEFAULT_TYPE = "application/octet-stream"
 
+logger = log.get(__name__)
 router = APIRouter(prefix=UPLOAD_PATH, tags=["files"], route_class=JsonRoute)
 
 FileName = Annotated[str, Query(min_length=1, max_length=200, pattern=r"^[^\x00/\\]+$")]
@@ -45,16 +47,25 @@ async def upload(
     stored = await here.storage.put_stream(
         _key(caller.tenant_id.hex, file_id, file_name), request.stream(), kind, here.settings.max_upload_bytes
     )
-    row = await stored_files.insert(
-        here.db,
-        file_id=file_id,
-        tenant_id=caller.tenant_id,
-        key=stored.key,
-        content_type=kind,
-        file_name=file_name,
-        size_bytes=stored.size_bytes,
-        sha256=stored.sha256,
-    )
+    try:
+        row = await stored_files.insert(
+            here.db,
+            file_id=file_id,
+            tenant_id=caller.tenant_id,
+            key=stored.key,
+            content_type=kind,
+            file_name=file_name,
+            size_bytes=stored.size_bytes,
+            sha256=stored.sha256,
+        )
+    except BaseException:
+        # No row names the object, so nothing else would ever delete it; shielded, for the caller may have hung up.
+        with CancelScope(shield=True):
+            try:
+                await here.storage.delete([stored.key])
+            except StorageUnavailable as error:
+                logger.warning("upload_not_deleted", key=stored.key, error=str(error))
+        raise
     return _file_json(row, base_url)
 
 

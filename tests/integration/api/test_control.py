@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 
 import httpx2
@@ -101,7 +102,7 @@ async def test_a_job_that_nobody_started_in_time_fails(
 async def test_a_job_whose_time_has_come_is_queued_and_rung_for(
     control: Control, http: httpx2.AsyncClient, node: ActingNode, app: str, db: AsyncEngine, engines: Engines
 ) -> None:
-    job_id = await submit(http, app, run_at="2100-01-01T00:00:00Z")
+    job_id = await submit(http, app, run_at="2030-01-01T00:00:00Z")
     await run(db, "UPDATE jobs SET available_at = stoker_now() WHERE id = :id", id=job_id)
 
     await control.promote_due()
@@ -131,6 +132,24 @@ async def test_what_an_admin_asked_for_in_sql_is_carried_out_once(
     assert all(row.done_at is not None for row in answers)
 
 
+async def test_a_request_that_is_carried_out_again_finds_the_job_it_made(
+    control: Control, http: httpx2.AsyncClient, node: ActingNode, app: str, db: AsyncEngine
+) -> None:
+    """Its answer was lost after the job had been made."""
+    job_id = await submit(http, app)
+    await http.post(f"/v1/jobs/{job_id}/cancel")
+    await run(db, "INSERT INTO admin_requests (action, target) VALUES ('retry', :id)", id=job_id)
+    await control.carry_out_requests()
+    await run(db, "UPDATE admin_requests SET done_at = NULL, answer = NULL WHERE target = :id", id=job_id)
+
+    await control.carry_out_requests()
+
+    async with db.connect() as connection:
+        found = await connection.execute(text("SELECT answer FROM admin_requests WHERE target = :id"), {"id": job_id})
+        answer = found.scalar_one()
+    assert [job["id"] for job in (await http.get("/v1/jobs")).json()["jobs"]] == [answer, job_id]
+
+
 async def test_final_jobs_past_their_retention_are_deleted_with_their_objects(
     control: Control, http: httpx2.AsyncClient, node: ActingNode, app: str, db: AsyncEngine, storage: Storage
 ) -> None:
@@ -139,8 +158,9 @@ async def test_final_jobs_past_their_retention_are_deleted_with_their_objects(
     for _ in (old, young):
         claim = await node.claim()
         output = await node.store(storage, claim, "cat.png", "", b"png", "image/png")
+        lost = await node.store(storage, replace(claim, attempt=7), "cat.png", "", b"lost", "image/png")
         await node.succeed(claim, {}, [output])
-        keys.append(output.key)
+        keys += [output.key, lost.key]
     aged = "UPDATE jobs SET finished_at = finished_at - interval '2 days' WHERE id = :id"
     await run(db, aged, id=old)
 
@@ -148,8 +168,7 @@ async def test_final_jobs_past_their_retention_are_deleted_with_their_objects(
 
     left = [job["id"] for job in (await http.get("/v1/jobs")).json()["jobs"]]
     assert left == [waiting, young]
-    assert await storage.size_of(keys[0]) is None
-    assert await storage.size_of(keys[1]) == 3
+    assert [await storage.size_of(key) for key in keys] == [None, None, 3, 4]
 
 
 async def test_a_duty_that_fails_stops_neither_itself_nor_the_others() -> None:

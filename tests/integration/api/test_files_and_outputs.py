@@ -8,11 +8,14 @@ from collections.abc import AsyncIterator
 import httpx2
 import pytest
 import structlog
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncEngine
 
 from stoker.local.engines import Engines
 from stoker.storage import Storage
 from tests.support.acting_node import ActingNode
 from tests.support.api_server import api_settings, running_api
+from tests.support.tenants import Tenant
 
 pytestmark = pytest.mark.anyio
 
@@ -175,3 +178,17 @@ async def test_the_token_of_an_output_is_in_no_log_line(http: httpx2.AsyncClient
 
     assert token not in str(lines)
     assert [line["path"] for line in lines if line["event"] == "request"] == ["/outputs/***/cat.png"]
+
+
+async def test_an_upload_that_cannot_be_recorded_leaves_no_object(
+    http: httpx2.AsyncClient, caller: Tenant, db: AsyncEngine, storage: Storage
+) -> None:
+    async with db.begin() as connection:
+        await connection.execute(text("ALTER TABLE files ADD CONSTRAINT refuse CHECK (file_name <> 'refused')"))
+
+    answer = await http.post("/v1/files?file_name=refused", content=b"x")
+
+    assert answer.status_code == 500
+    assert await storage.delete_prefix(f"{caller.id.hex}/files/") == 0
+    async with db.begin() as connection:
+        await connection.execute(text("ALTER TABLE files DROP CONSTRAINT refuse"))

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import threading
 from collections.abc import AsyncIterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from uuid import uuid4
 
@@ -67,6 +69,36 @@ async def test_deleted_objects_are_gone(storage: Storage) -> None:
     await storage.delete(keys)
 
     assert [await storage.size_of(key) for key in keys] == [None] * 3
+
+
+async def test_all_objects_under_a_prefix_are_deleted_and_no_others(storage: Storage) -> None:
+    root = uuid4()
+    keys = [f"tests/{root}/a/1/x", f"tests/{root}/a/2/y", f"tests/{root}/ab"]
+    for key in keys:
+        await storage.put_stream(key, chunks(1), "text/plain", 1)
+
+    assert await storage.delete_prefix(f"tests/{root}/a/") == 2
+    assert await storage.delete_prefix(f"tests/{root}/nothing/") == 0
+
+    assert [await storage.size_of(key) for key in keys] == [None, None, 1]
+
+
+async def test_a_store_that_refuses_to_delete_is_said_so() -> None:
+    class Refusing(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers["Content-Length"]))
+            body = b"<DeleteResult><Error><Key>a/b</Key><Code>AccessDenied</Code></Error></DeleteResult>"
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+    with HTTPServer(("127.0.0.1", 0), Refusing) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        storage = Storage(f"http://127.0.0.1:{server.server_port}", "key", "secret", "outputs", "us-east-1")
+        with pytest.raises(StorageUnavailable, match="AccessDenied"):
+            await storage.delete(["a/b"])
+        server.shutdown()
 
 
 async def test_an_object_that_was_never_stored_is_no_file(storage: Storage, tmp_path: Path) -> None:
