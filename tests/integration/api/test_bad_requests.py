@@ -8,9 +8,12 @@ from typing import Any
 
 import httpx2
 import pytest
+from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from stoker.local.engines import Engines
 from tests.support.acting_node import ActingNode
+from tests.support.api_server import api_settings, running_api
 from tests.support.tenants import Tenant, count_jobs
 
 pytestmark = pytest.mark.anyio
@@ -216,3 +219,38 @@ async def test_a_time_to_run_that_has_passed_is_now(http: httpx2.AsyncClient, no
     read = await http.get(answer.headers["location"])
 
     assert (answer.status_code, read.status_code, read.json()["state"]) == (202, 200, "queued")
+
+
+async def test_a_large_input_is_checked_like_any_other(
+    http: httpx2.AsyncClient, caller: Tenant, node: ActingNode, app: str, db: AsyncEngine
+) -> None:
+    deep = b'{"app": "' + app.encode() + b'", "input": {"prompt": ' + b"[" * 50_000 + b"]" * 50_000 + b"}}"
+
+    wrong = await http.post("/v1/jobs", json={"app": app, "input": {"prompt": "p" * 100_000}})
+    nested = await http.post("/v1/jobs", content=deep, headers={"content-type": "application/json"})
+
+    problem = check_problem(wrong, 422, "invalid_input")
+    assert [entry["loc"] for entry in problem["errors"]] == [["body", "input", "prompt"]]
+    check_problem(nested, 400, "invalid_request")
+    assert await count_jobs(db, caller.id) == 0
+
+
+async def test_a_database_that_takes_no_writes_for_now_is_said_so(
+    engines: Engines, database_url: str, http: httpx2.AsyncClient, node: ActingNode, app: str, db: AsyncEngine
+) -> None:
+    change = "DO $$ BEGIN EXECUTE format('ALTER DATABASE %I {}', current_database()); END $$"
+    async with db.begin() as connection:
+        await connection.execute(text(change.format("SET default_transaction_read_only = on")))
+    try:
+        async with (
+            running_api(api_settings(engines, database_url)) as reading,
+            httpx2.AsyncClient(base_url=reading.url, headers=http.headers, timeout=20) as client,
+        ):
+            answer = await client.post("/v1/jobs", json={"app": app, "input": GOOD})
+    finally:
+        async with db.begin() as connection:
+            await connection.execute(text("SET LOCAL transaction_read_only = off"))
+            await connection.execute(text(change.format("RESET default_transaction_read_only")))
+
+    check_problem(answer, 503, "unavailable")
+    assert int(answer.headers["retry-after"]) > 0
