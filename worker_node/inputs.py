@@ -45,7 +45,10 @@ class Inputs:
             path = self._place(stored.file_name)
             await self._storage.get_to(stored.key, path)
             return path
-        scheme = urlsplit(url).scheme.lower()
+        try:
+            scheme = urlsplit(url).scheme.lower()
+        except ValueError as error:
+            raise InvalidFile(f"{url[:80]!r} is no link: {error}") from error
         if scheme == "data":
             content, content_type = fetch.decode_data_uri(url, DATA_URI_BYTES)
             path = self._place(f"inline.{content_type.rpartition('/')[2]}")
