@@ -17,7 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from stoker import jobs, log
 from stoker.bus import Bus
-from stoker.database import is_unreachable
+from stoker.database import is_passing
 from stoker.errors import LeaseLost, StokerError
 from stoker.events import Event, EventId, EventKind
 from worker_node.attempt import Attempt, StopReason
@@ -153,7 +153,7 @@ class Reporter:
             self._attempt.stop(StopReason.LEASE_LOST)
             return True
         except Exception as error:
-            if not is_unreachable(error) or isinstance(error, StokerError):
+            if not is_passing(error) or isinstance(error, StokerError):
                 raise
             logger.warning("log_lines_kept", lines=len(lines), next="tries again", **self._attempt.names)
             return False
