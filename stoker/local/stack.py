@@ -110,7 +110,10 @@ def started(options: Options) -> Iterator[Running]:
         with _starting() as parts:
             with ThreadPoolExecutor() as together:
                 api = together.submit(_start_api, parts, environ, log_dir, kept.get("api_port"))
-                others = [together.submit(_start, parts, each) for each in _background_parts(options, environ, log_dir)]
+                others = [together.submit(_start, parts, each) for each in _nodes(options, environ, log_dir)]
+                # What the control loop sends names links of the API, whose port is not known before.
+                linked = {"STOKER_PUBLIC_URL": api.result(), **environ}
+                others.append(together.submit(_start, parts, Part("control", "api.control", log_dir, linked)))
             api_url = api.result()
             for other in others:
                 other.result()
@@ -136,10 +139,9 @@ def _starting() -> Iterator[Parts]:
         raise
 
 
-def _background_parts(options: Options, environ: Mapping[str, str], log_dir: Path) -> list[Part]:
-    control = Part("control", "api.control", log_dir, environ)
+def _nodes(options: Options, environ: Mapping[str, str], log_dir: Path) -> list[Part]:
     arguments = [word for app in options.apps for word in ("--app", app)]
-    nodes = [
+    return [
         Part(
             f"node-{number}",
             "worker_node",
@@ -149,7 +151,6 @@ def _background_parts(options: Options, environ: Mapping[str, str], log_dir: Pat
         )
         for number in range(1, options.nodes + 1)
     ]
-    return [control, *nodes]
 
 
 def _start(parts: Parts, each: Part) -> Mapping[str, Any]:

@@ -50,6 +50,7 @@ def test_a_detached_stack_stays_until_down_and_comes_back_with_its_keys(
     headers = {"Authorization": f"Key {first['api_key']}"}
 
     assert set(first["pids"]) == ROLES
+    assert psutil.Process(first["pids"]["control"]).environ()["STOKER_PUBLIC_URL"] == first["api_url"]
     assert json.loads((data_dir / "state.json").read_text()) == first
     assert httpx2.get(f"{first['api_url']}/readyz").status_code == 200
     assert httpx2.get(f"{first['api_url']}/v1/jobs", headers=headers).status_code == 200
