@@ -11,13 +11,23 @@ from datetime import datetime
 from typing import Any
 
 from stoker.events import Event, EventKind
-from stoker.job_queries import AttemptView, JobView, OutputView
+from stoker.job_queries import AttemptView, JobSummary, JobView, OutputView
 
 OUTPUTS = "/outputs/"
 
 
 def job_json(job: JobView, base_url: str) -> dict[str, Any]:
     """All that the API says of a job."""
+    return {
+        **summary_json(job, base_url),
+        "input": job.input,
+        "result": with_links(job.result, job.outputs, base_url),
+        "outputs": [_output_json(output, base_url) for output in job.outputs],
+    }
+
+
+def summary_json(job: JobSummary, base_url: str) -> dict[str, Any]:
+    """A job as a list shows it."""
     self_link = f"{base_url}/v1/jobs/{job.id}"
     return {
         "id": str(job.id),
@@ -30,10 +40,7 @@ def job_json(job: JobView, base_url: str) -> dict[str, Any]:
         "attempt": job.attempt,
         "max_attempts": job.max_attempts,
         "attempts": [_attempt_json(attempt) for attempt in job.attempts],
-        "input": job.input,
-        "result": with_links(job.result, job.outputs, base_url),
         "error": job.error,
-        "outputs": [_output_json(output, base_url) for output in job.outputs],
         "progress": job.progress,
         "queue_position": job.queue_position,
         "tags": list(job.tags),

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 from urllib.parse import quote
 from uuid import UUID
 
-from sqlalchemy import Row, Select, func, select
-from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy import Row, func, select
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from stoker.errors import InvalidRequest, NotFound
 from stoker.events import Event, EventId, EventKind
@@ -48,9 +49,9 @@ class OutputView:
     metadata: dict[str, Any]
 
 
-@dataclass(frozen=True)
-class JobView:
-    """All that a caller may know of a job. ``served``: a live node serves its version now."""
+@dataclass(frozen=True, kw_only=True)
+class JobSummary:
+    """A job as a list shows it: without what may be large. ``served``: a live node serves its version now."""
 
     id: UUID
     tenant_id: UUID
@@ -63,10 +64,7 @@ class JobView:
     attempt: int
     max_attempts: int
     attempts: tuple[AttemptView, ...]
-    input: dict[str, Any]
-    result: dict[str, Any] | None
     error: dict[str, str] | None
-    outputs: tuple[OutputView, ...]
     progress: dict[str, Any] | None
     webhook_url: str | None
     created_at: datetime
@@ -81,6 +79,15 @@ class JobView:
     gpu_seconds: float
     last_seq: int
     served: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class JobView(JobSummary):
+    """All that a caller may know of a job."""
+
+    input: dict[str, Any]
+    result: dict[str, Any] | None
+    outputs: tuple[OutputView, ...]
 
 
 @dataclass(frozen=True)
@@ -100,7 +107,7 @@ EVERY_JOB = JobFilters()
 class Page:
     """Newest first. ``next_cursor`` goes into the next call; None on the last page."""
 
-    jobs: tuple[JobView, ...]
+    jobs: tuple[JobSummary, ...]
     next_cursor: str | None
 
 
@@ -118,9 +125,9 @@ class OutputRow:
     sha256: str
 
 
-_COLUMNS = (
+_SUMMARY = (
     select(
-        jobs,
+        *(column for column in jobs.c if column.name not in ("input", "result", "request_hash")),
         apps.c.name.label("app"),
         app_versions.c.hash.label("version"),
         job_heads.c.last_seq,
@@ -138,21 +145,9 @@ _COLUMNS = (
     .join(apps, apps.c.id == app_versions.c.app_id)
     .join(job_heads, job_heads.c.job_id == jobs.c.id)
 )
-# Those columns of a row that a view shows as they are.
+# Those columns of a row that a summary shows as they are.
 _AS_THEY_ARE = (
-    *(
-        "id",
-        "tenant_id",
-        "app",
-        "endpoint",
-        "kind",
-        "version",
-        "priority",
-        "attempt",
-        "max_attempts",
-        "input",
-        "result",
-    ),
+    *("id", "tenant_id", "app", "endpoint", "kind", "version", "priority", "attempt", "max_attempts"),
     *("error", "progress", "webhook_url", "created_at", "available_at", "started_at", "finished_at"),
     *("cancel_requested_at", "retried_from", "parent_id", "last_seq", "served"),
 )
@@ -164,13 +159,17 @@ async def get(db: AsyncEngine, job_id: UUID, tenant_id: UUID | None) -> JobView:
     Raises:
         NotFound: there is none with this id, or it is another tenant's.
     """
-    chosen = _COLUMNS.where(jobs.c.id == job_id)
+    chosen = _SUMMARY.add_columns(jobs.c.input, jobs.c.result).where(jobs.c.id == job_id)
     if tenant_id is not None:
         chosen = chosen.where(jobs.c.tenant_id == tenant_id)
-    views = await _views(db, chosen)
-    if not views:
-        raise NotFound(f"there is no job {job_id}")
-    return views[0]
+    of_job = select(job_outputs).where(job_outputs.c.job_id == job_id).order_by(job_outputs.c.position)
+    async with db.connect() as tx:
+        row = (await tx.execute(chosen)).one_or_none()
+        if row is None:
+            raise NotFound(f"there is no job {job_id}")
+        attempts = await _attempts(tx, [job_id])
+        outputs = tuple(_output(output) for output in await tx.execute(of_job))
+    return JobView(**_shown(row, attempts[job_id]), input=row.input, result=row.result, outputs=outputs)
 
 
 async def list_jobs(
@@ -185,7 +184,7 @@ async def list_jobs(
     Raises:
         InvalidRequest: ``cursor`` was not given by an earlier page.
     """
-    chosen = _COLUMNS.order_by(jobs.c.id.desc()).limit(limit + 1)
+    chosen = _SUMMARY.order_by(jobs.c.id.desc()).limit(limit + 1)
     if tenant_id is not None:
         chosen = chosen.where(jobs.c.tenant_id == tenant_id)
     if filters.app is not None:
@@ -203,9 +202,12 @@ async def list_jobs(
             raise InvalidRequest(
                 f"{cursor[:80]!r} is not a cursor", hint="Send back next_cursor as it came."
             ) from error
-    views = await _views(db, chosen)
-    more = len(views) > limit
-    return Page(tuple(views[:limit]), str(views[limit - 1].id) if more else None)
+    async with db.connect() as tx:
+        found = (await tx.execute(chosen)).all()
+        shown = found[:limit]
+        attempts = await _attempts(tx, [row.id for row in shown])
+    cursor = str(shown[-1].id) if len(found) > limit else None
+    return Page(tuple(JobSummary(**_shown(row, attempts[row.id])) for row in shown), cursor)
 
 
 async def events_after(db: AsyncEngine, job_id: UUID, seq: int, limit: int = 500) -> list[Event]:
@@ -244,35 +246,23 @@ async def output_by_token(db: AsyncEngine, token: str) -> OutputRow:
     )
 
 
-async def _views(db: AsyncEngine, chosen: Select[*tuple[Any, ...]]) -> list[JobView]:
-    async with db.connect() as tx:
-        found = (await tx.execute(chosen)).all()
-        ids = [row.id for row in found]
-        tries = await tx.execute(
-            select(job_attempts).where(job_attempts.c.job_id.in_(ids)).order_by(job_attempts.c.attempt)
-        )
-        stored = await tx.execute(
-            select(job_outputs).where(job_outputs.c.job_id.in_(ids)).order_by(job_outputs.c.position)
-        )
-    attempts: dict[UUID, list[AttemptView]] = defaultdict(list)
-    for row in tries:
-        attempts[row.job_id].append(_attempt(row))
-    outputs: dict[UUID, list[OutputView]] = defaultdict(list)
-    for row in stored:
-        outputs[row.job_id].append(_output(row))
-    return [_view(row, tuple(attempts[row.id]), tuple(outputs[row.id])) for row in found]
+async def _attempts(tx: AsyncConnection, job_ids: list[UUID]) -> Mapping[UUID, tuple[AttemptView, ...]]:
+    of_jobs = select(job_attempts).where(job_attempts.c.job_id.in_(job_ids)).order_by(job_attempts.c.attempt)
+    found: dict[UUID, tuple[AttemptView, ...]] = defaultdict(tuple)
+    for row in await tx.execute(of_jobs):
+        found[row.job_id] += (_attempt(row),)
+    return found
 
 
-def _view(row: Row[*tuple[Any, ...]], attempts: tuple[AttemptView, ...], outputs: tuple[OutputView, ...]) -> JobView:
-    return JobView(
-        **{name: getattr(row, name) for name in _AS_THEY_ARE},
-        state=JobState(row.state),
-        attempts=attempts,
-        outputs=outputs,
-        tags=tuple(row.tags),
-        queue_position=None,
-        gpu_seconds=sum(attempt.gpu_seconds for attempt in attempts),
-    )
+def _shown(row: Row[*tuple[Any, ...]], attempts: tuple[AttemptView, ...]) -> dict[str, Any]:
+    """The fields of a summary."""
+    return {name: getattr(row, name) for name in _AS_THEY_ARE} | {
+        "state": JobState(row.state),
+        "attempts": attempts,
+        "tags": tuple(row.tags),
+        "queue_position": None,
+        "gpu_seconds": sum(attempt.gpu_seconds for attempt in attempts),
+    }
 
 
 def _attempt(row: Row[*tuple[Any, ...]]) -> AttemptView:

@@ -15,7 +15,7 @@ from pydantic import AwareDatetime
 from api.auth import Reader, Submitter
 from api.bodies import THREAD_BYTES, JsonRoute, NewJobBody
 from api.connections import BaseUrl, Connections, Here
-from api.job_json import job_json
+from api.job_json import job_json, summary_json
 from stoker import apps, job_queries, jobs
 from stoker.apps import AppVersion
 from stoker.errors import Forbidden, InvalidFile, InvalidInput
@@ -82,10 +82,10 @@ async def list_jobs(
     cursor: NoNul = None,
     limit: Annotated[int, Query(ge=1, le=200)] = 50,
 ) -> dict[str, Any]:
-    """The tenant's jobs, newest first, in pages."""
+    """The tenant's jobs, newest first, in pages: without input, result and outputs, which may be large."""
     filters = JobFilters(app=app, state=state, tag=tag, since=since)
     page = await job_queries.list_jobs(here.db, caller.tenant_id, filters, cursor, limit)
-    return {"jobs": [job_json(job, base_url) for job in page.jobs], "next_cursor": page.next_cursor}
+    return {"jobs": [summary_json(job, base_url) for job in page.jobs], "next_cursor": page.next_cursor}
 
 
 @router.post("/{job_id}/cancel", status_code=202)

@@ -172,7 +172,7 @@ class Client:
         cursor: str | None = None,
         limit: int | None = None,
     ) -> JobPage:
-        """The tenant's jobs, newest first."""
+        """The tenant's jobs, newest first; ``get`` has their input, result and outputs."""
         wanted = {
             "app": app,
             "state": state,

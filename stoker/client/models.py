@@ -33,18 +33,15 @@ class Output(_Answer):
     file_size: int | None = Field(default=None, description="Bytes.")
 
 
-class Job(_Answer):
-    """A job as GET /v1/jobs/{id} shows it. Times are UTC."""
+class JobSummary(_Answer):
+    """A job as a list shows it. Times are UTC."""
 
     id: UUID
     app: str
     endpoint: str = "/"
     state: JobState
     attempt: int = 0
-    input: dict[str, Any] | None = None
-    result: dict[str, Any] | None = None
     error: JobProblem | None = None
-    outputs: tuple[Output, ...] = ()
     progress: dict[str, Any] | None = None
     created_at: datetime | None = None
     started_at: datetime | None = None
@@ -52,10 +49,18 @@ class Job(_Answer):
     served: bool = Field(default=True, description="Whether a live node serves the app.")
 
 
+class Job(JobSummary):
+    """A job as GET /v1/jobs/{id} shows it."""
+
+    input: dict[str, Any] | None = None
+    result: dict[str, Any] | None = None
+    outputs: tuple[Output, ...] = ()
+
+
 class JobPage(_Answer):
     """Some jobs, newest first. ``next_cursor`` asks for the ones after them; None at the end."""
 
-    jobs: tuple[Job, ...]
+    jobs: tuple[JobSummary, ...]
     next_cursor: str | None = None
 
 

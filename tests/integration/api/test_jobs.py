@@ -101,6 +101,19 @@ async def test_jobs_are_listed_newest_first_in_pages(http: httpx2.AsyncClient, n
     assert second["next_cursor"] is None
 
 
+async def test_a_list_shows_a_job_without_what_may_be_large(
+    http: httpx2.AsyncClient, node: ActingNode, app: str
+) -> None:
+    job = await submit(http, app)
+    await node.succeed(await node.claim(), {"answer": 42})
+    whole = (await http.get(f"/v1/jobs/{job['id']}")).json()
+
+    [listed] = (await http.get("/v1/jobs")).json()["jobs"]
+
+    assert set(whole) - set(listed) == {"input", "result", "outputs"}
+    assert listed == {name: whole[name] for name in listed}
+
+
 async def test_a_list_is_narrowed_by_app_state_and_tag(http: httpx2.AsyncClient, node: ActingNode, app: str) -> None:
     tagged = await submit(http, app, tags=["blue"])
     plain = await submit(http, app)
