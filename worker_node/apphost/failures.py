@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import traceback
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -30,6 +31,10 @@ from worker_node.distributed.errors import (
 )
 
 MAX_TEXT = 20_000
+MAX_PLACES = 500
+"""So many mistakes of an input are told; the frame to the supervisor has to hold them."""
+MAX_PLACES = 500
+"""So many mistakes of an input are told; the frame to the supervisor has to hold them."""
 _OURS = str(Path(__file__).parent)
 _BY_CODE: dict[str, type[StokerError]] = {kind.code: kind for kind in (InvalidFile, JobCancelled, WorkerCrashed)}
 
@@ -57,30 +62,43 @@ def from_validation(error: ValidationError) -> InvalidInput:
 
 
 def describe(error: BaseException) -> dict[str, Any]:
-    """An error as plain values."""
+    """An error as plain values, whatever its class makes of its text: a call that failed must be able to say so."""
     if isinstance(error, RunnerError):
         error = from_runner(error)
     known = isinstance(error, AppError | InvalidInput | InvalidFile | JobCancelled | WorkerCrashed)
     if isinstance(error, StokerError) and known:
         return {
-            "code": error.code,
-            "message": str(error)[:MAX_TEXT],
-            "hint": error.hint,
-            "type_name": getattr(error, "type_name", "") or type(error).__name__,
-            "traceback": (getattr(error, "traceback", "") or _traceback(error))[-MAX_TEXT:],
-            "errors": getattr(error, "errors", []),
+            "code": str(error.code),
+            "message": _text(error)[:MAX_TEXT],
+            "hint": _text(error.hint)[:MAX_TEXT],
+            "type_name": _text(getattr(error, "type_name", "") or type(error).__name__)[:MAX_TEXT],
+            "traceback": _text(getattr(error, "traceback", "") or _traceback(error))[-MAX_TEXT:],
+            "errors": _places(getattr(error, "errors", [])),
         }
-    message = f"{type(error).__qualname__}: {error}" if str(error) else type(error).__qualname__
+    text = _text(error)
+    message = f"{type(error).__qualname__}: {text}" if text else type(error).__qualname__
     if isinstance(error, SystemExit):
-        message = f"the app called sys.exit({error.code!r})"
+        message = f"the app called sys.exit({_text(error.code)})"
     elif isinstance(error, asyncio.CancelledError):
         message = "the app cancelled its own endpoint"
     return {
         "code": AppError.code,
         "message": message[:MAX_TEXT],
-        "hint": error.hint if isinstance(error, StokerError) else AppError.hint,
+        "hint": _text(error.hint)[:MAX_TEXT] if isinstance(error, StokerError) else AppError.hint,
         "type_name": type(error).__qualname__,
         "traceback": _traceback(error)[-MAX_TEXT:],
+        "errors": [],
+    }
+
+
+def beyond_words(call: str) -> dict[str, Any]:
+    """What stands for an error of which nothing more can be said."""
+    return {
+        "code": AppError.code,
+        "message": f"{call} failed, and its error could not be described",
+        "hint": "The node's log has the traceback.",
+        "type_name": "",
+        "traceback": "",
         "errors": [],
     }
 
@@ -95,9 +113,37 @@ def revive(described: dict[str, Any]) -> StokerError:
     return AppError(message, type_name=described["type_name"], traceback=described["traceback"], hint=hint)
 
 
+def _text(value: object) -> str:
+    """What ``value`` says, in signs that can be stored. Asking it runs code of the app, which may raise."""
+    try:
+        text = str(value)
+    except Exception as raised:  # noqa: BLE001 - the error that is being described must not be lost to another
+        return f"(str() of this {type(value).__qualname__} raised {type(raised).__qualname__})"
+    return text.encode(errors="replace").decode().replace("\0", "\N{REPLACEMENT CHARACTER}")
+
+
+def _places(errors: object) -> list[dict[str, Any]]:
+    """The entries of ``InvalidInput.errors`` in the one shape they are meant to have; apps fill them in themselves."""
+    entries = list(errors) if isinstance(errors, Iterable) else [errors]
+    return [_place(entry if isinstance(entry, Mapping) else {"msg": entry}) for entry in entries[:MAX_PLACES]]
+
+
+def _place(entry: Mapping[str, Any]) -> dict[str, Any]:
+    loc = entry.get("loc", ())
+    steps = loc if isinstance(loc, list | tuple) else [loc]
+    return {
+        "loc": [step if isinstance(step, int) and abs(step) < 2**31 else _text(step) for step in steps],
+        "msg": _text(entry.get("msg", ""))[:MAX_TEXT],
+        "type": _text(entry.get("type", "value_error")),
+    }
+
+
 def _traceback(error: BaseException) -> str:
     """The traceback as the app's author knows it: without the frames of the app host above the endpoint."""
-    return "".join(traceback.format_exception(type(error), error, _below_ours(error.__traceback__)))
+    try:
+        return _text("".join(traceback.format_exception(type(error), error, _below_ours(error.__traceback__))))
+    except Exception as raised:  # noqa: BLE001 - as above: formatting asks the app's own classes
+        return f"(the traceback could not be written: {type(raised).__qualname__})"
 
 
 def _below_ours(trace: TracebackType | None) -> TracebackType | None:

@@ -23,7 +23,7 @@ from stoker.files import File
 from worker_node.apphost import failures, pictures, protocol
 from worker_node.apphost.link import Link
 from worker_node.apphost.ranks import AppRanks
-from worker_node.apphost.results import event_json, render
+from worker_node.apphost.results import Rendered, event_json, render
 from worker_node.distributed import RankEvent, RankLog, RunnerError
 
 
@@ -99,24 +99,25 @@ class ServedCall:
             returned, response = await self._call_endpoint()
             folder = self._folder / "outputs"
             rendered = await asyncio.to_thread(render, returned, response, folder)
+            self._link.send(self._done(rendered, time.monotonic() - began))
         # Whatever user code raises ends its own call and no other; sys.exit() in an endpoint is one such thing.
         except BaseException as error:  # noqa: BLE001
             if self._is_cancelled and isinstance(error, asyncio.CancelledError | JobCancelled):
                 error = JobCancelled("the job was cancelled while it ran")
+            # Nobody will ask for what it had made; the spool would keep it for ever.
+            shutil.rmtree(self._folder, ignore_errors=True)
             self._link.send(protocol.Failed(self._start.call_id, failures.describe(error)))
-            return
-        run_s = time.monotonic() - began - self._cold_start_s
-        peak = self._ranks.peak_memory_bytes() if self._ranks is not None else None
-        done = protocol.Done(
+
+    def _done(self, rendered: Rendered, took_s: float) -> protocol.Done:
+        return protocol.Done(
             call_id=self._start.call_id,
             result_json=rendered.result_json,
             cold_start_s=self._cold_start_s,
-            run_s=max(0.0, run_s),
+            run_s=max(0.0, took_s - self._cold_start_s),
             warm=self._was_warm,
-            peak_memory_bytes=peak,
+            peak_memory_bytes=self._ranks.peak_memory_bytes() if self._ranks is not None else None,
             files=rendered.files,
         )
-        self._link.send(done)
 
     async def _call_endpoint(self) -> tuple[Any, type[BaseModel] | None]:
         endpoint = self._app.endpoints[self._start.endpoint]

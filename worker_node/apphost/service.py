@@ -103,9 +103,13 @@ class Service:
                 raise protocol.ProtocolViolationError(f"{type(message).__name__} is not for an app host")
 
     def _ended(self, call_id: str) -> None:
-        if self._calls.pop(call_id).task.cancelled():  # before it had begun, so it could not say so itself
+        task = self._calls.pop(call_id).task
+        if task.cancelled():  # before it had begun, so it could not say so itself
             error = JobCancelled("the job was cancelled before the app saw it")
             self._link.send(protocol.Failed(call_id, failures.describe(error)))
+        elif (unsaid := task.exception()) is not None:
+            log.error("a call could not say how it ended", exc_info=unsaid)
+            self._link.send(protocol.Failed(call_id, failures.beyond_words("the call")))
 
     async def _warm_up(self) -> None:
         error: dict[str, Any] | None = None
