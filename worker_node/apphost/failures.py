@@ -33,8 +33,6 @@ from worker_node.distributed.errors import (
 MAX_TEXT = 20_000
 MAX_PLACES = 500
 """So many mistakes of an input are told; the frame to the supervisor has to hold them."""
-MAX_PLACES = 500
-"""So many mistakes of an input are told; the frame to the supervisor has to hold them."""
 _OURS = str(Path(__file__).parent)
 _BY_CODE: dict[str, type[StokerError]] = {kind.code: kind for kind in (InvalidFile, JobCancelled, WorkerCrashed)}
 

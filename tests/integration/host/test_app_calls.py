@@ -108,30 +108,6 @@ async def test_a_call_that_fails_after_it_made_files_leaves_none_in_the_spool(pl
     assert not (plain.host.spec.spool / "calls" / "litter").exists()
 
 
-async def test_an_exception_whose_own_text_raises_still_ends_its_call(plain: Hosted) -> None:
-    with pytest.raises(AppError, match="RuntimeError") as caught:
-        await plain.call("/raise", what="mute")
-
-    assert caught.value.type_name == "Mute"
-
-
-async def test_mistakes_that_an_app_describes_with_odd_values_arrive_as_text(plain: Hosted) -> None:
-    with pytest.raises(InvalidInput, match="odd") as caught:
-        await plain.call("/raise", what="objects")
-
-    first, second, third = caught.value.errors
-    assert (first["loc"][1], first["msg"], first["type"]) == (1, "no", "value_error")
-    assert "object" in second["msg"]
-    assert third["msg"] == str(2**70)
-
-
-async def test_a_call_that_fails_after_it_made_files_leaves_none_in_the_spool(plain: Hosted) -> None:
-    with pytest.raises(AppError, match="/value"):
-        await plain.call("/files-then-bad", call_id="litter")
-
-    assert not (plain.host.spec.spool / "calls" / "litter").exists()
-
-
 async def test_sys_exit_in_an_endpoint_is_an_error_of_the_call_alone(plain: Hosted) -> None:
     pid = plain.host.status.pid
 
