@@ -124,10 +124,13 @@ class Claim:
 
 @dataclass(frozen=True)
 class Renewal:
-    """What a heartbeat learns: the leases that are another's now, and those whose job somebody asked to cancel."""
+    """What a heartbeat learns: the leases that are another's now, those whose job somebody asked to cancel, and those
+    that the node holds but did not name.
+    """
 
     lost: frozenset[Lease]
     cancelled: frozenset[Lease]
+    unnamed: frozenset[Lease] = frozenset()
 
 
 @dataclass(frozen=True)

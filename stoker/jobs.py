@@ -168,10 +168,11 @@ async def renew(
         "progress": [as_possible(data) for data in progress.values()],
     }
     async with transaction(db) as tx:
-        kept = {Lease(row["job_id"], row["attempt"]): row for row in await sql.rows(tx, "renew", values)}
+        held = {Lease(row["job_id"], row["attempt"]): row for row in await sql.rows(tx, "renew", values)}
     return Renewal(
-        lost=frozenset(lease for lease in leases if lease not in kept),
-        cancelled=frozenset(lease for lease, row in kept.items() if row["cancel_asked"]),
+        lost=frozenset(lease for lease in leases if lease not in held),
+        cancelled=frozenset(lease for lease, row in held.items() if row["cancel_asked"]),
+        unnamed=frozenset(lease for lease, row in held.items() if not row["is_asked"]),
     )
 
 

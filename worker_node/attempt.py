@@ -8,6 +8,7 @@ still runs.
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Iterator
 from enum import StrEnum
 from typing import Any
@@ -115,6 +116,7 @@ class Attempts:
 
     def __init__(self) -> None:
         self._by_lease: dict[Lease, Attempt] = {}
+        self._former: deque[Lease] = deque(maxlen=1000)  # many times what can end within the length of a lease
 
     def __iter__(self) -> Iterator[Attempt]:
         return iter(list(self._by_lease.values()))
@@ -128,6 +130,11 @@ class Attempts:
     def remove(self, attempt: Attempt) -> None:
         attempt.end()
         self._by_lease.pop(attempt.lease, None)
+        self._former.append(attempt.lease)
+
+    def has_begun(self, lease: Lease) -> bool:
+        """Whether this node has worked under the lease, now or a while ago."""
+        return lease in self._by_lease or lease in self._former
 
     def stop(self, leases: frozenset[Lease], reason: StopReason) -> None:
         for lease in leases:

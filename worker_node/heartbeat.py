@@ -1,7 +1,7 @@
 """Heartbeat: one statement every few seconds that renews all leases of this node and learns what to stop.
 
 What it cannot renew is not its decision: each attempt stops itself when its lease is about to end. It claims and
-finishes nothing. The node runs one.
+finishes nothing, but gives back what was claimed for this node without its knowing. The node runs one.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from stoker import jobs, log
 from stoker.database import is_unreachable
+from stoker.jobs import Lease
 from worker_node.attempt import Attempts, StopReason, safe_until
 from worker_node.registration import Identity
 
@@ -27,6 +28,7 @@ class Heartbeat:
         self._db, self._identity, self._attempts = db, identity, attempts
         self._every_s, self._lease_s = every_s, lease_s
         self._reachable = True
+        self._unnamed_since: dict[Lease, float] = {}
 
     async def run(self) -> None:
         """Beat until cancelled."""
@@ -62,6 +64,30 @@ class Heartbeat:
                 attempt.renew(safe_until(sent_at, self._lease_s))
         self._attempts.stop(renewal.lost, StopReason.LEASE_LOST)
         self._attempts.stop(renewal.cancelled, StopReason.CANCEL)
+        await self._give_back(renewal.unnamed, asyncio.get_running_loop().time())
+
+    async def _give_back(self, unnamed: frozenset[Lease], now: float) -> None:
+        """Give up the leases of claims that were committed and whose answers never came: nobody works under them.
+
+        The answer of a young one may be on its way. A lease that was begun here and whose end could not be recorded is
+        left to run out, so that it counts: else a job that cannot be ended would run for ever.
+        """
+        self._unnamed_since = {lease: self._unnamed_since.get(lease, now) for lease in unnamed}
+        never_came = [
+            lease
+            for lease, since in self._unnamed_since.items()
+            if now - since >= self._lease_s / 4 and not self._attempts.has_begun(lease)
+        ]
+        if not never_came:
+            return
+        try:
+            async with asyncio.timeout(self._lease_s / 4):
+                moved = await jobs.release(self._db, never_came, "claim_lost")
+        except Exception as error:  # noqa: BLE001 - as above; the next beat tries again, or the leases run out
+            self._note_missed(error)
+            return
+        for job in moved:
+            logger.warning("claim_lost", job_id=str(job.job_id), state=str(job.state))
 
     def _note_missed(self, error: Exception) -> None:
         if isinstance(error, TimeoutError) or is_unreachable(error):

@@ -16,4 +16,9 @@ WITH node AS (
     FROM kept k JOIN unnest(%(progress_ids)s::uuid[], %(progress)s::jsonb[]) AS p (job_id, data) ON p.job_id = k.job_id
     WHERE h.job_id = k.job_id
 )
-SELECT k.job_id, k.attempt, j.cancel_requested_at IS NOT NULL AS cancel_asked FROM kept k JOIN jobs j ON j.id = k.job_id
+SELECT k.job_id, k.attempt, true AS is_asked, j.cancel_requested_at IS NOT NULL AS cancel_asked
+FROM kept k JOIN jobs j ON j.id = k.job_id
+UNION ALL
+SELECT l.job_id, l.attempt, false, false FROM job_leases l
+WHERE l.node_id = %(node_id)s AND l.boot_id = %(boot_id)s
+  AND (l.job_id, l.attempt) NOT IN (SELECT * FROM unnest(%(job_ids)s::uuid[], %(attempts)s::int[]))

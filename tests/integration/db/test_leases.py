@@ -62,7 +62,7 @@ async def test_a_former_boot_renews_nothing(world: World) -> None:
     claim = await newer.take()
 
     await world.set_clock(16)
-    assert (await former.renew(claim)).lost == {claim.lease}
+    assert await former.renew(claim) == jobs.Renewal(lost=frozenset({claim.lease}), cancelled=frozenset())
     # Nor does it say that the node lives.
     assert [one.is_live for one in await nodes.list_nodes(world.db)] == [False]
 
