@@ -121,10 +121,15 @@ class AppHost:
             pending.cancel()
             raise
 
-    async def cancel(self, call_id: str) -> None:
-        """Ask a call to stop and see to it that it does. ``call`` then raises ``JobCancelled``; this does not wait."""
-        if (pending := self._pending.get(call_id)) is not None:
+    async def cancel(self, call_id: str) -> bool:
+        """Ask a call to stop and see to it that it does. ``call`` then raises ``JobCancelled``; this does not wait.
+
+        False: the child was not asked to work on it yet, or it has ended. Whoever awaits it may cancel that.
+        """
+        pending = self._pending.get(call_id)
+        if pending is not None:
             pending.cancel()
+        return pending is not None
 
     async def stop(self, grace_s: float = 10) -> None:
         """End the child: in order within the grace, then by force."""
@@ -156,6 +161,16 @@ class AppHost:
         spool = str(self.spec.spool.resolve())
         self._send(protocol.Load(self.spec.import_string, self.spec.world_size, devices, spool))
         self._change(state="starting", pid=process.pid)
+
+    def _spawn_again(self) -> None:
+        try:
+            self._spawn()
+        except OSError as error:  # no process, no descriptor, no space: for now
+            self._failures += 1
+            pause_s = pause_before(self._failures)
+            tells = {"problem": str(error), "tried_again_in_s": pause_s}
+            logger.warning("app_host_not_started", app=self.spec.import_string, **tells)
+            asyncio.get_running_loop().call_later(pause_s, self._spawn_again)
 
     def _send(self, message: Message) -> None:
         if self._process is not None:
@@ -248,7 +263,7 @@ class AppHost:
         self._failures = 1 if is_new else self._failures + 1
         pause_s = pause_before(self._failures)
         logger.error("app_host_ended", app=self.spec.import_string, exit_code=exit_code, restart_in_s=pause_s)
-        asyncio.get_running_loop().call_later(pause_s, self._spawn)
+        asyncio.get_running_loop().call_later(pause_s, self._spawn_again)
 
     def _change(self, **changes: Any) -> None:
         before, self.status = self.status, dataclasses.replace(self.status, **changes)

@@ -45,7 +45,8 @@ class HostProcess(asyncio.Protocol):
         self._spent_bytes = 0
         self._disconnected, self.ended = asyncio.Event(), asyncio.Event()
         mine, theirs = socket.socketpair()
-        with theirs:
+        with theirs, contextlib.ExitStack() as undo:
+            undo.callback(mine.close)
             # The kernel ends the child with the thread that starts it: the event loop's, which outlives its callbacks.
             self._popen = subprocess.Popen(
                 [sys.executable, "-m", "worker_node.apphost", str(theirs.fileno()), str(os.getpid())],
@@ -57,8 +58,10 @@ class HostProcess(asyncio.Protocol):
                 # A session of its own: an interrupt typed at the node is the node's to act on.
                 start_new_session=True,
             )
-        self.pid = self._popen.pid
-        self._pidfd = os.pidfd_open(self.pid)
+            self.pid = self._popen.pid
+            undo.callback(_end, self._popen)
+            self._pidfd = os.pidfd_open(self.pid)
+            undo.pop_all()
         self._loop.add_reader(self._pidfd, self._reap)
         self._output = self._popen.stdout.fileno() if self._popen.stdout else -1
         os.set_blocking(self._output, False)
@@ -165,3 +168,9 @@ class HostProcess(asyncio.Protocol):
         if text:
             self.last_lines.append(text)
             logger.info("app_output", app=self._name, pid=self.pid, line=text)
+
+
+def _end(popen: subprocess.Popen[bytes]) -> None:
+    """End a child that cannot be watched."""
+    with popen:
+        popen.kill()

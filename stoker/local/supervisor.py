@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
 
+from stoker.errors import StokerError
 from stoker.local.part import GRACE_S, Part
 from stoker.local.process import Process
 
@@ -85,16 +86,28 @@ class Supervisor:
         process.wait(0)
         if time.monotonic() - self._started_at[role] > STABLE_S:
             self._pauses.pop(role, None)
-        pause_s = self._pauses.get(role, FIRST_PAUSE_S)
-        self._pauses[role] = min(pause_s * 2, LONGEST_PAUSE_S)
+        pause_s = self._next_pause_s(role)
         self._due[role] = time.monotonic() + pause_s
         log.warning("%s ended with code %s; it is started again in %.1f s", role, process.exit_code, pause_s)
 
+    def _next_pause_s(self, role: str) -> float:
+        pause_s = self._pauses.get(role, FIRST_PAUSE_S)
+        self._pauses[role] = min(pause_s * 2, LONGEST_PAUSE_S)
+        return pause_s
+
     def _restart(self, role: str) -> None:
-        del self._due[role]
         self._started_at[role] = time.monotonic()
-        self.processes[role] = self._parts[role].start_again()
-        self._on_change()
+        try:
+            self.processes[role] = self._parts[role].start_again()
+        except (OSError, RuntimeError, StokerError) as error:  # the machine lacks something, perhaps for a moment
+            log.warning("%s could not be started: %s; it is tried again", role, error)
+            self._due[role] = time.monotonic() + self._next_pause_s(role)
+            return
+        del self._due[role]
+        try:
+            self._on_change()
+        except OSError:
+            log.exception("the new process of %s was not written down", role)
 
 
 def stop_all(processes: Iterable[Process]) -> None:

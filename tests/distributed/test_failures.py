@@ -18,6 +18,7 @@ from worker_node.distributed import (
     RankFailed,
     RunnerState,
     SetupFailed,
+    SpawnFailed,
     StartTimeout,
 )
 
@@ -223,4 +224,25 @@ async def test_a_pool_that_cannot_be_rebuilt_is_broken_says_why_and_can_be_start
     assert not runner.is_alive()
     await runner.start(file=str(tmp_path / "another"))
     assert runner.is_alive()
+    await runner.stop()
+
+
+async def test_ranks_that_the_machine_cannot_start_again_break_the_pool_and_no_call_waits_for_ever(
+    pids: Pids, monkeypatch: pytest.MonkeyPatch
+):
+    runner = DistributedRunner(TOOLBOX, env=ENV, rebuild_attempts=1)
+    await runner.start()
+
+    # No folder for the sockets: what a full disk or a lack of descriptors does, and no error of the runner's own.
+    monkeypatch.setattr("tempfile.tempdir", "/no/such/folder")
+    with pytest.raises(RankDied):
+        await runner.invoke({"do": "die", "rank": 0, "how": "kill"})
+    with pytest.raises(PoolBroken, match="FileNotFoundError") as broken:
+        await runner.invoke({"do": "echo"})
+
+    assert [type(reason) for reason in broken.value.reasons] == [SpawnFailed]
+    assert runner.status().state is RunnerState.BROKEN
+    monkeypatch.undo()
+    await runner.start()
+    assert await runner.invoke({"do": "all_reduce"}) == 1.0
     await runner.stop()

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import queue
 import signal
 import subprocess
 import sys
+from logging.handlers import QueueHandler
 from pathlib import Path
 
 import httpx2
@@ -132,6 +134,30 @@ def test_a_part_that_ends_is_started_again(tmp_path: Path, own_environ: dict[str
     assert again.pid != process.pid
     supervisor.close()
     assert again.exit_code is not None
+
+
+def test_a_part_that_cannot_be_started_again_is_tried_until_it_can(tmp_path: Path, own_environ: dict[str, str]) -> None:
+    logs = tmp_path / "logs"
+    part = Part("announcer", "tests.support.announcer", logs, own_environ)
+    process, reader = part.start()
+    wait_ready(process, reader)
+    records: queue.Queue[logging.LogRecord] = queue.Queue()
+    restarts: queue.Queue[int] = queue.Queue()
+    hearing = QueueHandler(records)
+    logging.getLogger("stoker.local.supervisor").addHandler(hearing)
+    supervisor = Supervisor({"announcer": (part, process)}, {}, lambda: restarts.put(1))
+
+    logs.rename(tmp_path / "moved away")
+    logs.touch()
+    process.kill()
+    while "could not be started" not in records.get(timeout=30).getMessage():
+        pass
+    logs.unlink()
+    restarts.get(timeout=30)
+
+    assert supervisor.processes["announcer"].pid != process.pid
+    supervisor.close()
+    logging.getLogger("stoker.local.supervisor").removeHandler(hearing)
 
 
 def test_a_part_that_ends_before_it_is_ready_is_reported_with_its_words(

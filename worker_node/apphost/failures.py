@@ -28,6 +28,7 @@ from worker_node.distributed.errors import (
     RankDied,
     RemoteError,
     RunnerError,
+    SpawnFailed,
 )
 
 MAX_TEXT = 20_000
@@ -41,7 +42,7 @@ def from_runner(error: RunnerError) -> StokerError:
     """The runner's error in Stoker's words."""
     if isinstance(error, CallCancelled):
         return JobCancelled(str(error))
-    if isinstance(error, RankDied | PoolBroken):
+    if isinstance(error, RankDied | PoolBroken | SpawnFailed):
         return WorkerCrashed(str(error), hint=error.hint or None)
     if isinstance(error, RemoteError):
         return AppError(

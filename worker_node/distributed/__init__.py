@@ -16,6 +16,7 @@ from worker_node.distributed.errors import (
     RunnerError,
     SerializationFailed,
     SetupFailed,
+    SpawnFailed,
     StartTimeout,
     TooManyWaiting,
 )
@@ -44,6 +45,7 @@ __all__ = [
     "RunnerStatus",
     "SerializationFailed",
     "SetupFailed",
+    "SpawnFailed",
     "StartTimeout",
     "TooManyWaiting",
 ]

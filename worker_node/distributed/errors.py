@@ -111,6 +111,14 @@ class RankDied(RankError):
             self.add_note(f"Last output of rank {rank}:\n" + "\n".join(self.last_output))
 
 
+class SpawnFailed(RunnerError):
+    """The ranks could not be started for a cause outside of them."""
+
+    code = "spawn_failed"
+    retryable = True
+    hint = "Most often the machine lacks memory, processes, open files or space in the folder for temporary files."
+
+
 class StartTimeout(RunnerError, TimeoutError):
     """Not every rank was ready in time."""
 

@@ -17,7 +17,7 @@ from typing import Protocol
 
 from worker_node.distributed.cancel_flag import CancelFlag
 from worker_node.distributed.environment import rank_environment
-from worker_node.distributed.errors import NotRunning, RankDied, RunnerError, SetupFailed, StartTimeout
+from worker_node.distributed.errors import NotRunning, RankDied, RunnerError, SetupFailed, SpawnFailed, StartTimeout
 from worker_node.distributed.events import RankLog
 from worker_node.distributed.hub import Hub
 from worker_node.distributed.launch import Launch
@@ -52,7 +52,11 @@ class Pool:
         self._launch, self._listener, self._spawner = launch, listener, spawner
         self._loop = loop
         self._flag = CancelFlag.create()
-        self._hub = Hub(self._on_message)
+        try:
+            self._hub = Hub(self._on_message)
+        except BaseException:
+            self._flag.close()
+            raise
         self._ready: asyncio.Future[None] = loop.create_future()
         self._port: int | None = None
         self._want_port: set[int] = set()
@@ -149,7 +153,13 @@ class Pool:
                 self._loop.call_soon_threadsafe(adopt, rank, popen)
 
         def adopt(rank: int, popen: subprocess.Popen[bytes]) -> None:
-            process = RankProcess(rank, popen, self._on_line)
+            try:
+                process = RankProcess(rank, popen, self._on_line)
+            except OSError as exc:  # no descriptor is left to watch it with
+                popen.kill()
+                popen.wait()
+                self._give_up(SpawnFailed(f"rank {rank} cannot be watched: {exc}"))
+                return
             process.ended.add_done_callback(lambda ended: self._on_end(process, ended.result()))
             self.processes.append(process)
 

@@ -11,7 +11,7 @@ import contextlib
 import logging
 from collections.abc import Callable
 
-from worker_node.distributed.errors import NotRunning, PoolBroken, RankDied, RunnerError
+from worker_node.distributed.errors import NotRunning, PoolBroken, RankDied, RunnerError, SpawnFailed
 from worker_node.distributed.events import RunnerState
 from worker_node.distributed.launch import Launch
 from worker_node.distributed.pool import Listener, Pool
@@ -117,13 +117,32 @@ class Warmth:
     async def _make(self) -> None:
         if self._launch is None or self._ready is None or self._spawner is None:
             raise NotRunning("the runner was stopped")
-        self.pool = Pool(self._launch, self._listener, self._spawner)
-        await self.pool.start(self._timeout_s)
+        try:
+            self.pool = Pool(self._launch, self._listener, self._spawner)
+            await self.pool.start(self._timeout_s)
+        except RunnerError:
+            raise
+        except Exception as exc:
+            # No process, no descriptor, no space, no thread: each has a type of its own, and all may pass.
+            raise SpawnFailed(f"the ranks could not be started: {type(exc).__name__}: {exc}") from exc
         self.state = RunnerState.WARM
         self._ready.set_result(self.pool)
 
     async def _rebuild(self, lost: Pool) -> None:
-        await lost.destroy()
+        try:
+            await lost.destroy()
+            if await self._has_made_again():
+                return
+        except Exception as exc:  # noqa: BLE001 - whatever it is, calls wait for these ranks
+            _log.exception("rebuilding the ranks was given up")
+            self._reasons.append(SpawnFailed(f"rebuilding was given up: {type(exc).__name__}: {exc}"))
+        self.pool = None
+        self.state = RunnerState.BROKEN
+        if self._ready is not None and not self._ready.done():
+            self._ready.set_exception(PoolBroken(self._reasons))
+            self._ready.exception()
+
+    async def _has_made_again(self) -> bool:
         while len(self._reasons) < self._rebuild_attempts:
             await asyncio.sleep(pause_before(self._misfortunes))
             try:
@@ -137,12 +156,8 @@ class Warmth:
             else:
                 self.restarts += 1
                 _log.info("the ranks are warm again")
-                return
-        self.pool = None
-        self.state = RunnerState.BROKEN
-        if self._ready is not None:
-            self._ready.set_exception(PoolBroken(self._reasons))
-            self._ready.exception()
+                return True
+        return False
 
     def _forget(self) -> None:
         self.pool = self._rebuilding = None

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from stoker.errors import AppDefinitionError, JobCancelled, WorkerCrashed
 from tests.integration.host.conftest import Serve
 from tests.support.processes import Watched
+from worker_node.host_process import HostProcess
 
 pytestmark = pytest.mark.anyio
 
@@ -115,6 +118,26 @@ async def test_an_app_host_that_is_killed_comes_back_warm(serve: Serve) -> None:
     assert rank.have_ended(within_s=10)
     assert ranked.host.status.pid != before.pid
     assert (await ranked.call()).result["calls"] == 1
+
+
+async def test_an_app_host_that_the_machine_cannot_start_at_once_is_started_later(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = await serve("Plain")
+    tries: list[str] = []
+
+    def stingy(name: str, *rest: Any) -> HostProcess:
+        tries.append(name)
+        if len(tries) == 1:
+            raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+        return HostProcess(name, *rest)
+
+    monkeypatch.setattr("worker_node.host.HostProcess", stingy)
+    os.kill(plain.host.status.pid, signal.SIGKILL)
+    await plain.until(lambda: plain.host.status.restarts == 1 and plain.host.status.state == "ready")
+
+    assert len(tries) == 2
+    assert (await plain.call(what="back")).result["what"] == "back"
 
 
 async def test_killing_the_supervisor_leaves_no_process(tmp_path: Path) -> None:
