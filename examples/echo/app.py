@@ -7,7 +7,7 @@ from pydantic import BaseModel, Field
 from stoker import App, File, endpoint
 
 
-class Say(BaseModel):
+class Say(BaseModel, extra="forbid"):
     text: str = Field(min_length=1, max_length=2000)
     times: int = Field(default=3, ge=1, le=100)
 

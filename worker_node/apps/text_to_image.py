@@ -20,7 +20,7 @@ MAX_SEED = 2**53 - 1
 """What JavaScript still tells from its neighbours."""
 
 
-class TextToImageRequest(BaseModel):
+class TextToImageRequest(BaseModel, extra="forbid"):
     """What to draw."""
 
     prompt: str = Field(min_length=1, max_length=2000, description="What the pictures show.", examples=["a red circle"])
