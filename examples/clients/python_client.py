@@ -29,7 +29,7 @@ def main() -> None:
         done = client.result(job.id)
         print(done.result)
         for output in done.outputs:
-            print(client.download(output, "out"))
+            print(client.download(output, f"out/{job.id}"))
 
 
 if __name__ == "__main__":

@@ -185,7 +185,8 @@ def _follow(client: Client, job: Job) -> Job:
 
 def _finish(client: Client, job: Job, out: Path | None, *, as_json: bool) -> None:
     """Write the result of a job that has ended, save its outputs, and fail if it did."""
-    saved = [client.download(output, out) for output in job.outputs] if out else []
+    # A folder for each job: two jobs' pictures have the same names.
+    saved = [client.download(output, out / str(job.id)) for output in job.outputs] if out else []
     if as_json:
         show.as_json(_plain(job) | ({"saved": [str(path) for path in saved]} if out else {}))
     elif job.state is JobState.SUCCEEDED:

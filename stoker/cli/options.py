@@ -17,7 +17,9 @@ ApiUrl = Annotated[
 ApiKey = Annotated[
     str | None, typer.Option("--api-key", help="Default: STOKER_API_KEY, else the local stack's.", metavar="KEY")
 ]
-SaveTo = Annotated[Path | None, typer.Option("--out", "-o", help="Save the outputs in this folder.", metavar="FOLDER")]
+SaveTo = Annotated[
+    Path | None, typer.Option("--out", "-o", help="Save the outputs in FOLDER/<job id>/.", metavar="FOLDER")
+]
 JobId = Annotated[str, typer.Argument(help="The job's id.", metavar="JOB")]
 
 
