@@ -92,7 +92,7 @@ def specs_for(apps: Sequence[str], world_size: int | None, gpus: Sequence[Gpu], 
         AppSpec(
             import_string=app,
             world_size=world_size,
-            devices=tuple(gpus[(number * each + slot) % len(gpus)].index for slot in range(each)) if gpus else None,
+            devices=tuple((number * each + slot) % len(gpus) for slot in range(each)) if gpus else None,
             spool=spool / str(number),
             env=os.environ,
         )

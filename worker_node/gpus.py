@@ -12,11 +12,12 @@ TIMEOUT_S = 20
 
 @dataclass(frozen=True)
 class Gpu:
-    """One device. ``index`` is the number by which CUDA_VISIBLE_DEVICES names it."""
+    """One device. ``index`` is its number on the machine, None of a part of a GPU (MIG)."""
 
-    index: int
+    index: int | None
     name: str
     memory_bytes: int
+    uuid: str = ""
 
     def to_json(self) -> dict[str, object]:
         return asdict(self)
@@ -27,7 +28,7 @@ def list_gpus() -> list[Gpu]:
     program = shutil.which("nvidia-smi")
     if program is None:
         return []
-    query = [program, "--query-gpu=index,name,memory.total", "--format=csv,noheader,nounits"]
+    query = [program, "--query-gpu=index,uuid,name,memory.total", "--format=csv,noheader,nounits"]
     try:
         answer = subprocess.run(query, capture_output=True, text=True, timeout=TIMEOUT_S, check=True)
     except (OSError, subprocess.SubprocessError):
@@ -36,14 +37,27 @@ def list_gpus() -> list[Gpu]:
 
 
 def visible(gpus: list[Gpu], environ: os._Environ[str] | dict[str, str]) -> list[Gpu]:
-    """Those that CUDA_VISIBLE_DEVICES leaves, if it is set and made of numbers."""
+    """Those that CUDA_VISIBLE_DEVICES leaves, in its order, as CUDA reads it: up to the first name that is none."""
     listed = environ.get("CUDA_VISIBLE_DEVICES")
     if listed is None:
         return gpus
-    wanted = {int(part) for part in listed.split(",") if part.strip().isdigit()}
-    return [gpu for gpu in gpus if gpu.index in wanted]
+    found = []
+    for name in (part.strip() for part in listed.split(",")):
+        gpu = _named(name, gpus)
+        if gpu is None:
+            break
+        found.append(gpu)
+    return found
+
+
+def _named(name: str, gpus: list[Gpu]) -> Gpu | None:
+    if name.startswith("MIG-") and gpus:
+        return Gpu(None, name, 0, name)  # nvidia-smi's list has whole GPUs alone
+    if name.isdecimal():
+        return next((gpu for gpu in gpus if gpu.index == int(name)), None)
+    return next((gpu for gpu in gpus if name.startswith("GPU-") and gpu.uuid.startswith(name)), None)
 
 
 def _read(line: str) -> Gpu:
-    index, name, mebibytes = (part.strip() for part in line.split(","))
-    return Gpu(int(index), name, int(mebibytes) * 1024 * 1024)
+    index, uuid, name, mebibytes = (part.strip() for part in line.split(","))
+    return Gpu(int(index), name, int(mebibytes) * 1024 * 1024, uuid)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from uuid import uuid4
 
 import pytest
@@ -12,6 +13,7 @@ from stoker.errors import ConfigurationError
 from stoker.events import EventKind
 from stoker.jobs import Output
 from worker_node.__main__ import specs_for
+from worker_node.distributed.environment import visible_devices
 from worker_node.gpus import Gpu, visible
 from worker_node.host import HostEvent
 from worker_node.inputs import safe_name
@@ -87,7 +89,7 @@ def test_a_link_is_put_where_the_pointer_says() -> None:
     assert document == {"images": [{"url": ""}, {**there, "width": 8}], "a/b": there}
 
 
-GPUS = [Gpu(index, "H200", 1) for index in range(4)]
+GPUS = [Gpu(index, "H200", 1, f"GPU-{index}{index}-abc") for index in range(4)]
 
 
 def test_apps_share_the_gpus_of_a_machine_in_order(tmp_path) -> None:
@@ -116,7 +118,24 @@ def test_a_machine_without_gpus_has_slots_all_the_same(tmp_path) -> None:
     assert (spec.devices, spec.world_size) == (None, 2)
 
 
-@pytest.mark.parametrize(("listed", "left"), [("1,3", [1, 3]), ("", []), ("GPU-uuid", [])])
+@pytest.mark.parametrize(
+    ("listed", "left"),
+    [("1,3", [1, 3]), ("3, 1", [3, 1]), ("", []), ("-1", []), ("2,9,1", [2]), ("GPU-22,GPU-00-abc", [2, 0]), ("x", [])],
+)
 def test_cuda_visible_devices_narrows_what_a_node_uses(listed: str, left: list[int]) -> None:
     assert [gpu.index for gpu in visible(GPUS, {"CUDA_VISIBLE_DEVICES": listed})] == left
     assert visible(GPUS, {}) == GPUS
+
+
+def test_a_part_of_a_gpu_is_a_device() -> None:
+    assert [gpu.uuid for gpu in visible(GPUS, {"CUDA_VISIBLE_DEVICES": "MIG-1f"})] == ["MIG-1f"]
+
+
+@pytest.mark.parametrize("listed", ["2,3", "3,2", "GPU-33,GPU-22", "1,2,3"])
+def test_ranks_of_a_narrowed_node_are_given_gpus_of_that_node(listed: str, tmp_path: Path) -> None:
+    seen = visible(GPUS, {"CUDA_VISIBLE_DEVICES": listed})
+
+    [spec] = specs_for(["a:A"], 2, seen, tmp_path)
+
+    assert spec.devices is not None
+    assert visible_devices(spec.devices, listed).split(",") == listed.split(",")[:2]
