@@ -13,6 +13,7 @@
     +-- Conflict                  the thing is in a state that does not allow it
     +-- Unavailable               an engine cannot be reached
     |   +-- StorageUnavailable
+    |       +-- StorageRefused    the object store will not do it, however often it is asked
     +-- ConfigurationError        a setting, a binary or an installation is wrong
     |   +-- AppDefinitionError    a user's app class cannot be served
     |   +-- EngineError           an embedded engine cannot be started
@@ -136,6 +137,13 @@ class StorageUnavailable(Unavailable):
     """The object store cannot be reached."""
 
     code, title = "storage_unavailable", "The object store cannot be reached"
+
+
+class StorageRefused(StorageUnavailable):
+    """The object store answers, and will not do it: a wrong key, no such bucket, a request that it cannot take."""
+
+    code, title, retryable = "storage_refused", "The object store refused", False
+    hint = "The message is the store's own. 'stoker doctor' checks the bucket and the keys."
 
 
 class ConfigurationError(StokerError):

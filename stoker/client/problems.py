@@ -25,6 +25,7 @@ BY_CODE: dict[str, type[StokerError]] = {
         errors.Conflict,
         errors.Unavailable,
         errors.StorageUnavailable,
+        errors.StorageRefused,
     )
 }
 
