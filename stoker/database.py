@@ -24,6 +24,8 @@ SESSION = {
     "lock_timeout": "10s",
 }
 CONNECT_TIMEOUT_S = 5
+# Nothing comes back from a host that went without a word: the kernel gives it up within about ten seconds.
+NOTICE = {"keepalives_idle": 5, "keepalives_interval": 2, "keepalives_count": 3, "tcp_user_timeout": 10_000}
 # Which refusals of the server mean "not now" rather than "wrong": connection exceptions, shutdowns, no free connection.
 _UNREACHABLE_STATES = ("08", "57P", "53300")
 # Which refusals say nothing about what was asked: also a lack of memory or disk, a statement or a lock that took too
@@ -67,6 +69,7 @@ def make_engine(database_url: str, *, application_name: str, pool_size: int = 5)
             "application_name": application_name,
             "options": options,
             "connect_timeout": CONNECT_TIMEOUT_S,
+            **NOTICE,
         },
     )
 
