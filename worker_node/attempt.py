@@ -16,6 +16,10 @@ from uuid import UUID
 
 from stoker.errors import ExecutionError, JobCancelled, RunTimeout, StallTimeout, StokerError
 from stoker.jobs import Claim, ErrorReport, Failed, Lease, Stopped
+from worker_node.host_call import CANCEL_GRACE_S, CANCEL_REBUILD_S
+
+STOPPING_S = CANCEL_GRACE_S + CANCEL_REBUILD_S + 0.5
+"""How long it may take until work that does not heed a cancel is gone: its graces, and the killing."""
 
 
 class StopReason(StrEnum):
@@ -29,9 +33,9 @@ class StopReason(StrEnum):
 def safe_until(asked_at: float, lease_s: float) -> float:
     """Until when work may go on under a lease that was asked for at ``asked_at``, by this node's own clock.
 
-    The margin is what it takes to stop: 2 s of grace and the killing of what did not heed it.
+    The margin is what it takes to stop; of a very short lease, as much as leaves time to renew it.
     """
-    return asked_at + lease_s - min(4.0, lease_s / 3)
+    return asked_at + lease_s - min(STOPPING_S, lease_s * 0.4)
 
 
 def outcome_without_result(reason: StopReason | None, error: StokerError, claim: Claim) -> Failed | Stopped:
@@ -54,10 +58,15 @@ class Attempt:
         self.reason: StopReason | None = None
         self.stopped = asyncio.Event()
         self.lease_lost = asyncio.Event()
+        self.has_stored = False
+        """Whether there may be objects under this attempt's keys."""
         self.newest_progress: dict[str, Any] | None = None
+        self.kept_progress: dict[str, Any] | None = None
+        """What Postgres has of it."""
         self._loop = asyncio.get_running_loop()
         self._lease_timer = self._loop.call_at(safe_until, self.stop, StopReason.LEASE_LOST)
         self._run_is_over = False
+        self._run_left_s = claim.run_timeout_s
         self._run_timer: asyncio.TimerHandle | None = None
         self._stall_timer: asyncio.TimerHandle | None = None
 
@@ -82,11 +91,18 @@ class Attempt:
         self._lease_timer = self._loop.call_at(safe_until, self.stop, StopReason.LEASE_LOST)
 
     def start_clocks(self) -> None:
-        """The endpoint's own time limits begin, at the first call of this: its ranks are there."""
+        """The endpoint's own time limits begin, or go on with what ``pause_clocks`` left of them."""
         if self._run_timer is not None or self._run_is_over:
             return
-        self._run_timer = self._loop.call_later(self.claim.run_timeout_s, self.stop, StopReason.RUN_TIMEOUT)
+        self._run_timer = self._loop.call_later(self._run_left_s, self.stop, StopReason.RUN_TIMEOUT)
         self.progressed()
+
+    def pause_clocks(self) -> None:
+        """The attempt waits for ranks that are being started: that is not the endpoint's time."""
+        if self._run_timer is None:
+            return
+        self._run_left_s = max(0.0, self._run_timer.when() - self._loop.time())
+        self._stop_clocks()
 
     def progressed(self) -> None:
         if self._stall_timer is not None:
@@ -97,10 +113,7 @@ class Attempt:
     def run_ended(self, *, has_result: bool) -> None:
         """What is left is storing, under the lease alone. A stop that came too late for a result is forgotten."""
         self._run_is_over = True
-        for timer in (self._run_timer, self._stall_timer):
-            if timer is not None:
-                timer.cancel()
-        self._run_timer = self._stall_timer = None
+        self._stop_clocks()
         if has_result and not self.lease_lost.is_set():
             self.reason = None
             self.stopped.clear()
@@ -109,6 +122,12 @@ class Attempt:
         """The job is finished, released or lost: nothing of this attempt may ring any more."""
         self.run_ended(has_result=False)
         self._lease_timer.cancel()
+
+    def _stop_clocks(self) -> None:
+        for timer in (self._run_timer, self._stall_timer):
+            if timer is not None:
+                timer.cancel()
+        self._run_timer = self._stall_timer = None
 
 
 class Attempts:

@@ -20,11 +20,11 @@ from stoker.database import is_passing
 from stoker.jobs import Claim, ClaimRequest, QueueKey
 from stoker.nodes import RunnerInfo
 from worker_node.attempt import Attempt, Attempts, safe_until
-from worker_node.ending import finish, outcome_of
+from worker_node.ending import COMMIT_S, finish, outcome_of
 from worker_node.engines import Engines
 from worker_node.host import AppHost
 from worker_node.registration import Identity
-from worker_node.run import Ran, run, slots_of
+from worker_node.run import COMING, Ran, run, slots_of
 
 CALLS_WITHOUT_GPUS = 4
 """How many calls that need no GPU one app may serve at a time."""
@@ -98,9 +98,11 @@ class Executor:
 
     def host_changed(self) -> None:
         """The app host has a new status."""
-        if self._host.status.runner == "busy":
-            for attempt in self._attempts:
-                if attempt.claim.app == self.app and attempt.claim.uses_gpus:
+        for attempt in self._attempts:
+            if attempt.claim.app == self.app and attempt.claim.uses_gpus:
+                if self._host.status.runner in COMING:
+                    attempt.pause_clocks()
+                else:
                     attempt.start_clocks()
         self._on_change(self.app)
 
@@ -129,32 +131,42 @@ class Executor:
         attempt: Attempt | None = first
         try:
             while attempt is not None:
-                ran = await run(self._host, self._engines, attempt, folder=self._folder(attempt))
-                if ran.has_files:
-                    attempt = await self._claim_beside_storing(seat, attempt, ran)
-                else:
-                    attempt = await self._finish_and_claim(seat, attempt, ran)
+                attempt = await self._serve(seat, attempt)
         finally:
             seat.is_free = True
             self._on_change(self.app)
-            if seat.storing is not None:
-                await seat.storing
+            await self._stored(seat)
 
-    async def _claim_beside_storing(self, seat: Seat, attempt: Attempt, ran: Ran) -> Attempt | None:
-        if seat.storing is not None:
-            await seat.storing  # so that the seat never holds a third lease
-        seat.storing = asyncio.create_task(self._store_and_finish(attempt, ran))
+    async def _serve(self, seat: Seat, attempt: Attempt) -> Attempt | None:
+        """Run one attempt and see it ended, here or beside its seat's next job; that job, where there is one.
+
+        However it ends, it is not left among those whose leases the heartbeat renews.
+        """
+        is_storing = False
+        try:
+            ran = await run(self._host, self._engines, attempt, folder=self._folder(attempt))
+            if not ran.has_files:
+                return await self._finish_and_claim(seat, attempt, ran)
+            await self._stored(seat)  # so that the seat never holds a third lease
+            seat.storing = asyncio.create_task(self._store_and_finish(attempt, ran))
+            is_storing = True
+        finally:
+            if not is_storing:
+                self._forget(attempt)
         return await self._claim([seat])
+
+    async def _stored(self, seat: Seat) -> None:
+        """Wait for the outputs of the seat's last job. What became of them is no matter of the next one."""
+        if seat.storing is not None:
+            await asyncio.wait([seat.storing])
 
     async def _finish_and_claim(self, seat: Seat, attempt: Attempt, ran: Ran) -> Attempt | None:
         together = not seat.is_storing and self._can_take(seat)
         asked_at = asyncio.get_running_loop().time()
-        try:
-            outcome = await outcome_of(self._engines, attempt, ran)
-            then = self._request([seat]) if together else None
-            finished = await finish(self._engines, attempt, outcome, ran.usage, then=then)
-        finally:
-            self._forget(attempt)
+        outcome = await outcome_of(self._engines, attempt, ran)
+        then = self._request([seat]) if together else None
+        finished = await finish(self._engines, attempt, outcome, ran.usage, then=then)
+        self._forget(attempt)
         if finished is not None and finished.next is not None:
             return self._begin(finished.next, asked_at)
         return None if together else await self._claim([seat])
@@ -163,6 +175,8 @@ class Executor:
         try:
             outcome = await outcome_of(self._engines, attempt, ran)
             await finish(self._engines, attempt, outcome, ran.usage)
+        except Exception:
+            logger.exception("result_not_recorded", next="its lease runs out, the job is retried", **attempt.names)
         finally:
             self._forget(attempt)
 
@@ -172,9 +186,10 @@ class Executor:
             return None
         asked_at = asyncio.get_running_loop().time()
         try:
-            claim = await jobs.claim(self._engines.db, self._request(seats))
+            async with asyncio.timeout(COMMIT_S):
+                claim = await jobs.claim(self._engines.db, self._request(seats))
         except Exception as error:
-            if not is_passing(error):
+            if not (is_passing(error) or isinstance(error, TimeoutError)):
                 raise
             return None  # the heartbeat says that Postgres is away; the look finds the job later
         return None if claim is None else self._begin(claim, asked_at)

@@ -11,13 +11,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from stoker import log
-from stoker.errors import StokerError
+from stoker.errors import JobCancelled, StokerError
 from stoker.jobs import Failed, Stopped, Usage
 from worker_node.attempt import Attempt, outcome_without_result
 from worker_node.engines import Engines
 from worker_node.host import AppHost, HostCall, HostResult
 from worker_node.inputs import Inputs
 from worker_node.reporter import Reporter
+
+COMING = ("starting", "rebuilding")
+"""The states of a runner whose time is nobody's: its ranks are not there yet."""
 
 logger = log.get(__name__)
 
@@ -75,15 +78,25 @@ async def run(host: AppHost, engines: Engines, attempt: Attempt, *, folder: Path
 
 
 async def _serve(host: AppHost, attempt: Attempt, call: HostCall) -> HostResult:
-    if not attempt.claim.uses_gpus or host.status.runner == "warm":
-        attempt.start_clocks()  # otherwise when the ranks are there: the executor hears of it
+    if not attempt.claim.uses_gpus or host.status.runner not in COMING:
+        attempt.start_clocks()  # the executor hears when the ranks are coming, which is not the endpoint's time
     serving = asyncio.create_task(host.call(call))
     stopped = asyncio.create_task(attempt.stopped.wait())
     try:
         await asyncio.wait({serving, stopped}, return_when=asyncio.FIRST_COMPLETED)
         if not serving.done():
             logger.info("job_stopping", reason=str(attempt.reason), **attempt.names)
-            await host.cancel(call.call_id)
+            if not await host.cancel(call.call_id):
+                return await _give_up(serving)
         return await serving
     finally:
         stopped.cancel()
+
+
+async def _give_up(serving: asyncio.Task[HostResult]) -> HostResult:
+    """End a call that waits for its app's process, which may be long in coming back."""
+    serving.cancel()
+    await asyncio.wait([serving])
+    if serving.cancelled():
+        raise JobCancelled("the job was stopped before its app could take it")
+    return serving.result()

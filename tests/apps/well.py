@@ -88,6 +88,18 @@ class CountingWorker(DistributedWorker):
         return {"steps": steps, "ranks": self.world_size}
 
 
+class Hesitant(App):
+    """Starts no ranks before the first job, whose endpoint never comes to ask for them."""
+
+    name = "tests/hesitant"
+    worker, num_gpus, min_runners = CountingWorker, 2, 0
+
+    @endpoint("/", run_timeout=0.5)
+    async def hesitate(self, request: Text) -> Done:
+        await asyncio.Event().wait()
+        return Done(**await self.run({"steps": 1}))
+
+
 class TwoRanks(App):
     """Ranks that count, and stop when they are asked to."""
 

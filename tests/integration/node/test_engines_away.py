@@ -20,6 +20,11 @@ pytestmark = pytest.mark.anyio
 
 APPS = ["tests.apps.well:Echo"]
 
+REFUSE_OUTPUTS = """
+CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'no output is taken'; END $$;
+CREATE TRIGGER refuse BEFORE INSERT ON job_outputs FOR EACH ROW EXECUTE FUNCTION refuse()
+"""
+
 
 @pytest.fixture
 def database_url(engines: Engines) -> Iterator[str]:
@@ -93,6 +98,29 @@ async def test_a_result_waits_for_an_object_store_that_is_away(
             job = await desk.final(job_id)
     assert (job.state, job.attempt) == (JobState.SUCCEEDED, 1)
     assert [output.size_bytes for output in job.outputs] == [len("kept in the spool")]
+
+
+async def test_a_result_that_cannot_be_recorded_costs_its_own_attempt_alone(
+    engines: Engines, database_url: str, desk: Desk, tmp_path: Path
+) -> None:
+    short = {"STOKER_LEASE_S": "3", "STOKER_HEARTBEAT_S": "0.3"}
+    with running_node(engines, database_url, tmp_path, APPS, **short) as node:
+        await _run(desk, REFUSE_OUTPUTS)
+        job_ids = [await desk.submit("tests/echo", "/file", text=f"job {number}") for number in range(6)]
+        await _logged(node, "no output is taken")
+        await _run(desk, "DROP TRIGGER refuse ON job_outputs")
+
+        async def ended() -> bool | None:
+            await jobs.reap(desk.db)
+            return all([(await desk.get(job_id)).state.is_final for job_id in job_ids]) or None
+
+        await eventually(ended, lambda: node.log)
+        assert {(await desk.get(job_id)).state for job_id in job_ids} == {JobState.SUCCEEDED}
+
+
+async def _run(desk: Desk, statements: str) -> None:
+    async with desk.db.begin() as connection:
+        await connection.exec_driver_sql(statements)
 
 
 async def _logged(node: NodeProcess, words: str) -> None:

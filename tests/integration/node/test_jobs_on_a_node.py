@@ -21,6 +21,7 @@ pytestmark = pytest.mark.anyio
 APPS = [
     "tests.apps.well:Echo",
     "tests.apps.well:TwoRanks",
+    "tests.apps.well:Hesitant",
     "tests.apps.badly:Blocker",
     "tests.apps.badly:Exiter",
     "tests.apps.badly:Failing",
@@ -167,10 +168,18 @@ async def test_a_job_that_runs_out_of_time_fails_and_says_so(node: NodeProcess, 
     assert job.error["code"] == "run_timeout"
 
 
+async def test_a_job_runs_out_of_time_also_before_it_asks_for_ranks(node: NodeProcess, desk: Desk) -> None:
+    job = await desk.final(await desk.submit("tests/hesitant"))
+
+    assert job.error is not None
+    assert job.error["code"] == "run_timeout"
+
+
 async def test_an_app_that_cannot_be_imported_is_no_reason_not_to_serve_the_others(
     node: NodeProcess, desk: Desk
 ) -> None:
-    assert set(node.facts["apps"]) == {f"tests/{app}" for app in ("echo", "two-ranks", "blocker", "exiter", "failing")}
+    served = ("echo", "two-ranks", "hesitant", "blocker", "exiter", "failing")
+    assert set(node.facts["apps"]) == {f"tests/{app}" for app in served}
     assert "exits_on_import" in node.log
 
 

@@ -3,39 +3,31 @@
 from __future__ import annotations
 
 import asyncio
-from datetime import UTC, datetime
-from uuid import uuid4
 
 import pytest
 
 from stoker.errors import AppError, JobCancelled, StokerError, WorkerCrashed
-from stoker.jobs import Claim, Failed, Stopped
+from stoker.jobs import Failed, Stopped
+from stoker.settings import NodeSettings
+from tests.support.claims import a_claim
 from worker_node.attempt import Attempt, Attempts, StopReason, outcome_without_result, safe_until
+from worker_node.host_call import CANCEL_GRACE_S, CANCEL_REBUILD_S
 
 pytestmark = pytest.mark.anyio
 
 FAR = 1e9
 
 
-def a_claim(*, run_timeout_s: float = 600, stall_timeout_s: float | None = None) -> Claim:
-    now = datetime.now(UTC)
-    return Claim(
-        job_id=uuid4(),
-        attempt=1,
-        tenant_id=uuid4(),
-        app="tests/echo",
-        version_id=uuid4(),
-        endpoint="/",
-        kind="inference",
-        uses_gpus=True,
-        input={},
-        seq=2,
-        run_timeout_s=run_timeout_s,
-        stall_timeout_s=stall_timeout_s,
-        max_attempts=1,
-        created_at=now,
-        available_at=now,
-    )
+async def let_due_timers_ring() -> None:
+    rung = asyncio.Event()
+    asyncio.get_running_loop().call_later(0.0, rung.set)
+    await rung.wait()
+
+
+def test_a_node_with_the_default_lease_has_time_to_kill_what_does_not_stop() -> None:
+    lease_s = NodeSettings.model_fields["lease_s"].default
+
+    assert lease_s - safe_until(0.0, lease_s) > CANCEL_GRACE_S + CANCEL_REBUILD_S
 
 
 @pytest.mark.parametrize("lease_s", [3.0, 6.0, 15.0, 600.0])
@@ -110,6 +102,32 @@ async def test_time_limits_count_from_when_the_ranks_are_there() -> None:
     await attempt.stopped.wait()
 
     assert attempt.reason is StopReason.RUN_TIMEOUT
+    attempt.end()
+
+
+async def test_the_time_in_which_ranks_start_is_not_the_endpoints() -> None:
+    attempt = Attempt(a_claim(run_timeout_s=0.0, stall_timeout_s=0.0), safe_until=FAR)
+    attempt.start_clocks()
+    attempt.pause_clocks()
+    await let_due_timers_ring()
+    assert not attempt.stopped.is_set()
+
+    attempt.start_clocks()
+    await attempt.stopped.wait()
+
+    assert attempt.reason is StopReason.RUN_TIMEOUT
+    attempt.end()
+
+
+async def test_the_clocks_of_a_run_that_is_over_stay_still() -> None:
+    attempt = Attempt(a_claim(run_timeout_s=0.0), safe_until=FAR)
+    attempt.run_ended(has_result=True)
+
+    attempt.pause_clocks()
+    attempt.start_clocks()
+    await let_due_timers_ring()
+
+    assert not attempt.stopped.is_set()
     attempt.end()
 
 

@@ -1,0 +1,39 @@
+"""One run of an attempt against an app host that is not there."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from stoker.jobs import Failed, Stopped
+from tests.support.claims import a_claim
+from tests.support.nodes import PATIENCE_S
+from worker_node.attempt import Attempt, StopReason
+from worker_node.engines import Engines
+from worker_node.host import AppHost, AppSpec
+from worker_node.run import run
+
+pytestmark = pytest.mark.anyio
+
+FAR = 1e9
+
+
+@pytest.mark.parametrize(
+    ("reason", "expected"),
+    [(StopReason.CANCEL, Stopped), (StopReason.RUN_TIMEOUT, Failed)],
+)
+async def test_a_job_that_is_stopped_while_its_app_is_down_does_not_wait_for_the_app(
+    engines_of_a_node: Engines, tmp_path: Path, reason: StopReason, expected: type
+) -> None:
+    down = AppHost(AppSpec("tests.apps.well:Echo", None, None, tmp_path, {}), on_change=lambda _: None)
+    attempt = Attempt(a_claim(), safe_until=FAR)
+    running = asyncio.create_task(run(down, engines_of_a_node, attempt, folder=tmp_path))
+
+    attempt.stop(reason)
+    async with asyncio.timeout(PATIENCE_S):
+        ran = await running
+
+    assert isinstance(ran.ended, expected)
+    attempt.end()
