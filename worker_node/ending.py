@@ -15,7 +15,7 @@ from stoker import jobs, log
 from stoker.database import is_passing
 from stoker.errors import LeaseLost, StorageUnavailable
 from stoker.events import EventKind
-from stoker.jobs import ClaimRequest, ErrorReport, Failed, Finished, Outcome, Output, Usage
+from stoker.jobs import ClaimRequest, ErrorReport, Failed, Finished, Outcome, Output, Succeeded, Usage
 from worker_node import outputs
 from worker_node.attempt import Attempt, InternalError, StopReason, outcome_without_result
 from worker_node.engines import Engines
@@ -38,7 +38,7 @@ async def outcome_of(engines: Engines, attempt: Attempt, ran: Ran) -> Outcome:
     began = loop.time()
     try:
         succeeded = await outputs.store(engines.storage, attempt, ran.ended)
-    except StorageUnavailable as error:
+    except (StorageUnavailable, LeaseLost) as error:
         return outcome_without_result(attempt.reason, error, attempt.claim)
     except (OSError, LookupError, TypeError, ValueError) as error:
         logger.exception("result_not_stored", **attempt.names)
@@ -56,10 +56,11 @@ async def finish(
     engines: Engines, attempt: Attempt, outcome: Outcome, usage: Usage, *, then: ClaimRequest | None = None
 ) -> Finished | None:
     """Record the attempt's end, with the next claim in the same transaction. None: it was not this attempt's to end."""
-    if attempt.reason is StopReason.DRAIN:
+    if attempt.reason is StopReason.DRAIN and not isinstance(outcome, Succeeded):
         await _release(engines, attempt)
         return None
     patience = Patience(attempt, unless=attempt.lease_lost, give_up_s=GIVE_UP_S)
+    is_unrecorded = True
     while not attempt.lease_lost.is_set():
         try:
             async with asyncio.timeout(COMMIT_S):
@@ -67,6 +68,7 @@ async def finish(
         except Exception as error:
             if not (is_passing(error) or isinstance(error, TimeoutError)):
                 raise
+            is_unrecorded = False  # the answer may be all that was lost
             if not await patience.wait("job_not_finished", error):
                 break
         else:
@@ -78,6 +80,8 @@ async def finish(
                 return finished
             break
     logger.warning("attempt_discarded", **attempt.names)
+    if is_unrecorded and attempt.has_stored:
+        await outputs.discard(engines.storage, attempt)
     return None
 
 

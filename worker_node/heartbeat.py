@@ -43,7 +43,7 @@ class Heartbeat:
         progress: dict[UUID, dict[str, Any]] = {
             attempt.claim.job_id: attempt.newest_progress
             for attempt in sent.values()
-            if attempt.newest_progress is not None
+            if attempt.newest_progress is not None and attempt.newest_progress is not attempt.kept_progress
         }
         try:
             async with asyncio.timeout(self._lease_s / 4):
@@ -61,6 +61,7 @@ class Heartbeat:
         self._note_reachable()
         for lease, attempt in sent.items():
             if lease not in renewal.lost:
+                attempt.kept_progress = progress.get(attempt.claim.job_id, attempt.kept_progress)
                 attempt.renew(safe_until(sent_at, self._lease_s))
         self._attempts.stop(renewal.lost, StopReason.LEASE_LOST)
         self._attempts.stop(renewal.cancelled, StopReason.CANCEL)

@@ -10,7 +10,8 @@ import secrets
 from typing import Any
 from urllib.parse import quote
 
-from stoker.errors import StorageUnavailable
+from stoker import log
+from stoker.errors import LeaseLost, StorageUnavailable
 from stoker.ids import new_id
 from stoker.jobs import Output, Succeeded
 from stoker.storage import Storage
@@ -23,11 +24,15 @@ GIVE_UP_S = 600.0
 """How long a store that is away may hold a finished job. The bytes stay in the spool meanwhile."""
 
 
+logger = log.get(__name__)
+
+
 async def store(storage: Storage, attempt: Attempt, result: HostResult) -> Succeeded:
     """Store every file of ``result``, trying again while the attempt may go on.
 
     Raises:
-        StorageUnavailable: the store stayed away.
+        StorageUnavailable: the store stayed away, or refused.
+        LeaseLost: what is stored from now on would be nobody's.
     """
     document = result.result
     outputs = [await _store_one(storage, attempt, number, file) for number, file in enumerate(result.files)]
@@ -57,15 +62,32 @@ def link(document: dict[str, Any], output: Output) -> None:
     }
 
 
+async def discard(storage: Storage, attempt: Attempt) -> None:
+    """Delete what the attempt stored: its result is not, and will not be, the job's."""
+    try:
+        await storage.delete_prefix(folder_of(attempt))
+    except StorageUnavailable as error:
+        logger.warning("outputs_not_discarded", error=str(error)[:300], **attempt.names)
+
+
+def folder_of(attempt: Attempt) -> str:
+    """What the keys of the attempt's outputs begin with."""
+    claim = attempt.claim
+    return f"{claim.tenant_id}/{claim.job_id}/{claim.attempt}/"
+
+
 async def _store_one(storage: Storage, attempt: Attempt, number: int, file: LocalFile) -> Output:
-    claim, name = attempt.claim, safe_name(file.file_name)
-    key = f"{claim.tenant_id}/{claim.job_id}/{claim.attempt}/{number}-{name}"
+    name = safe_name(file.file_name)
+    key = f"{folder_of(attempt)}{number}-{name}"
     patience = Patience(attempt, unless=attempt.stopped, give_up_s=GIVE_UP_S)
     while True:
+        if attempt.lease_lost.is_set():
+            raise LeaseLost("the lease was lost before the outputs were stored")
+        attempt.has_stored = True
         try:
             stored = await storage.put_file(key, file.path, file.content_type)
         except StorageUnavailable as error:
-            if not await patience.wait("output_not_stored", error):
+            if not (error.retryable and await patience.wait("output_not_stored", error)):
                 raise
         else:
             break

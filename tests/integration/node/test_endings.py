@@ -1,0 +1,116 @@
+"""What is recorded of an attempt whose run is over, and what is left of it in the object store."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+
+from stoker.jobs import Claim, ErrorReport, Failed, Succeeded, Usage
+from stoker.states import JobState
+from stoker.storage import Storage
+from tests.support.acting_node import ActingNode
+from tests.support.nodes import PATIENCE_S, Desk
+from worker_node.attempt import Attempt, StopReason
+from worker_node.ending import finish, outcome_of
+from worker_node.engines import Engines
+from worker_node.host import HostResult, LocalFile
+from worker_node.run import Ran
+
+pytestmark = pytest.mark.anyio
+
+FAR = 1e9
+
+
+@pytest.fixture
+async def node(engines_of_a_node: Engines) -> ActingNode:
+    return await ActingNode.start(engines_of_a_node.db, engines_of_a_node.bus, f"tests/{uuid4().hex[:8]}")
+
+
+@pytest.fixture
+async def claim(node: ActingNode, desk: Desk) -> Claim:
+    await desk.submit(node.version.app, prompt="x", ring=False)
+    return await node.claim()
+
+
+@pytest.fixture
+async def attempt(claim: Claim) -> AsyncIterator[Attempt]:
+    made = Attempt(claim, safe_until=FAR)
+    yield made
+    made.end()
+
+
+def usage() -> Usage:
+    return Usage(gpu_seconds=0.0, gpus=0, phases={})
+
+
+def ran_with(*files: tuple[str, str], folder: Path) -> Ran:
+    """A run that made a file for each name and content type."""
+    folder.mkdir()
+    made = []
+    for name, content_type in files:
+        (folder / name).write_bytes(b"bytes")
+        made.append(LocalFile("", folder / name, name, content_type, {}))
+    return Ran(HostResult({}, tuple(made), 0.0, 0.0, True, None, folder), usage())
+
+
+async def test_a_drain_does_not_throw_a_result_away(engines_of_a_node: Engines, desk: Desk, attempt: Attempt) -> None:
+    attempt.run_ended(has_result=True)
+    attempt.stop(StopReason.DRAIN)
+
+    await finish(engines_of_a_node, attempt, Succeeded({"made": 1}), usage())
+
+    assert (await desk.get(attempt.claim.job_id)).state is JobState.SUCCEEDED
+
+
+async def test_a_drain_gives_back_what_it_stopped(engines_of_a_node: Engines, desk: Desk, attempt: Attempt) -> None:
+    attempt.stop(StopReason.DRAIN)
+
+    await finish(engines_of_a_node, attempt, Failed(ErrorReport(code="worker_crashed", message="stopped")), usage())
+
+    assert (await desk.get(attempt.claim.job_id)).state is JobState.QUEUED
+
+
+async def test_nothing_is_stored_once_the_lease_is_lost(
+    engines_of_a_node: Engines, storage: Storage, attempt: Attempt, tmp_path: Path
+) -> None:
+    attempt.stop(StopReason.LEASE_LOST)
+
+    await outcome_of(engines_of_a_node, attempt, ran_with(("a.txt", "text/plain"), folder=tmp_path / "call"))
+
+    assert await storage.delete_prefix(keys_of(attempt.claim)) == 0
+    assert not (tmp_path / "call").exists()
+
+
+async def test_what_a_lost_attempt_stored_is_deleted(
+    engines_of_a_node: Engines, storage: Storage, attempt: Attempt, tmp_path: Path
+) -> None:
+    ran = ran_with(("a.txt", "text/plain"), ("b.txt", "text/plain"), folder=tmp_path / "call")
+    outcome = await outcome_of(engines_of_a_node, attempt, ran)
+    assert isinstance(outcome, Succeeded)
+    keys = [output.key for output in outcome.outputs]
+    assert None not in [await storage.size_of(key) for key in keys]
+
+    attempt.stop(StopReason.LEASE_LOST)
+    await finish(engines_of_a_node, attempt, outcome, ran.usage)
+
+    assert [await storage.size_of(key) for key in keys] == [None, None]
+
+
+async def test_a_file_that_the_store_refuses_fails_the_attempt_at_once(
+    engines_of_a_node: Engines, attempt: Attempt, tmp_path: Path
+) -> None:
+    ran = ran_with(("a.txt", "text/plain\nX-Other: 1"), folder=tmp_path / "call")
+
+    async with asyncio.timeout(PATIENCE_S):
+        outcome = await outcome_of(engines_of_a_node, attempt, ran)
+
+    assert isinstance(outcome, Failed)
+    assert (outcome.error.code, outcome.error.retryable) == ("storage_refused", False)
+
+
+def keys_of(claim: Claim) -> str:
+    return f"{claim.tenant_id}/{claim.job_id}/{claim.attempt}/"
