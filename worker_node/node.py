@@ -11,10 +11,11 @@ from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Literal
 
 from stoker import apps, jobs, log, nodes
-from stoker.database import is_unreachable
+from stoker.database import is_passing, is_unreachable
 from stoker.errors import ConfigurationError, StokerError, Unavailable
 from stoker.settings import NodeSettings
 from worker_node.attempt import Attempts, StopReason
+from worker_node.ending import COMMIT_S
 from worker_node.engines import Engines
 from worker_node.executor import Executor
 from worker_node.gpus import Gpu
@@ -62,6 +63,7 @@ class Node:
             Unavailable: Postgres cannot be reached.
             AppDefinitionError: none of the apps can be served.
         """
+        await asyncio.to_thread(self.identity.clear)
         try:
             for moved in await jobs.release_former_boots(
                 self._engines.db, self.identity.node_id, self.identity.boot_id
@@ -200,9 +202,10 @@ class Node:
 
     async def _say(self, state: nodes.NodeState) -> None:
         try:
-            await nodes.set_state(self._engines.db, self.identity.node_id, self.identity.boot_id, state)
+            async with asyncio.timeout(COMMIT_S):
+                await nodes.set_state(self._engines.db, self.identity.node_id, self.identity.boot_id, state)
         except Exception as error:
-            if not is_unreachable(error):
+            if not (is_passing(error) or isinstance(error, TimeoutError)):
                 raise
             logger.warning("state_not_reported", state=state, error=str(error)[:300])
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import fcntl
 import os
 import re
+import shutil
 import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -33,6 +34,11 @@ class Identity:
     boot_id: UUID
     folder: Path
     lock: TextIOWrapper
+
+    def clear(self) -> None:
+        """Remove the files of jobs that a former boot was killed in the middle of."""
+        for left in (self.folder / "inputs", *self.folder.glob("spool/*/calls")):
+            shutil.rmtree(left, ignore_errors=True)
 
     def info(self, *, gpus: Sequence[Gpu], slots: int, versions: Sequence[UUID], lease_s: float) -> NodeInfo:
         """What Postgres is told about this node."""
