@@ -44,6 +44,23 @@ async def test_an_exception_on_any_rank_reaches_the_caller_with_its_traceback_an
     assert pids(pair) == before
 
 
+@pytest.mark.parametrize(("how", "says"), [("half", "ValueError: half"), ("mute", "Mute: .*RuntimeError")])
+async def test_an_exception_that_cannot_be_put_into_words_costs_no_rank(
+    single: DistributedRunner, pids: Pids, how: str, says: str
+):
+    before = pids(single)
+
+    with pytest.raises(RankFailed, match=says):
+        await single.invoke({"do": "fail_oddly", "how": how})
+
+    assert await single.invoke({"do": "all_reduce"}) == 1.0
+    assert pids(single) == before
+
+
+async def test_a_log_line_that_cannot_be_written_ends_no_call(single: DistributedRunner):
+    assert await single.invoke({"do": "fail_oddly", "how": "log"}) is None
+
+
 async def test_exceptions_on_all_ranks_come_as_one_that_holds_the_others(pair: DistributedRunner):
     with pytest.raises(RankFailed) as failed:
         await pair.invoke({"do": "fail", "ranks": [0, 1]})

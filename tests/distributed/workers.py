@@ -73,6 +73,15 @@ class Toolbox(DistributedWorker):
             raise KeyError(f"no such thing on {self.rank}")
         return self.all_reduce() if before_collective else None
 
+    def fail_oddly(self, how: str, **_: Any) -> None:
+        if how == "mute":
+            raise Mute
+        if how == "log":
+            logging.getLogger("someone.elses").warning("half \ud800 of a character")
+            logging.getLogger("someone.elses").warning("%s", Mute())
+            return
+        raise ValueError("half \ud800 of a character")
+
     def die(self, rank: int, how: str, in_collective: bool = False, **_: Any) -> float | None:
         if self.rank == rank:
             if how == "exit":
@@ -133,6 +142,13 @@ class Toolbox(DistributedWorker):
 
     def spawn_helper(self, **_: Any) -> int:
         return subprocess.Popen(["sleep", "600"]).pid
+
+
+class Mute(Exception):
+    """Cannot be put into words."""
+
+    def __str__(self) -> str:
+        raise RuntimeError("no words")
 
 
 class Parallel(DistributedWorker):

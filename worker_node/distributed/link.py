@@ -113,8 +113,12 @@ class LinkHandler(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Send one record. A forked helper of the worker must not touch the socket: its records are not sent."""
-        if os.getpid() == self._process:
+        if os.getpid() != self._process:
+            return
+        try:
             self._link.send_log(record.levelno, self.format(record))
+        except Exception:  # noqa: BLE001 - logging's own rule: a record that cannot be written ends nothing
+            self.handleError(record)
 
 
 def receive_frames(socket: zmq.Socket[bytes], flags: int = 0) -> list[Frame]:

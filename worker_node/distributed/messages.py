@@ -54,14 +54,17 @@ class Message:
 
 def pack(token: bytes, message: Message) -> list[Frame]:
     """Turn a message into frames that begin with the pool's token."""
-    head: bytes = msgpack.packb([token, message.kind.value, message.rank, message.call, message.fields])
+    values = [token, message.kind.value, message.rank, message.call, message.fields]
+    # Texts of errors and log lines are whatever user code made of them, halves of characters included.
+    head: bytes = msgpack.packb(values, unicode_errors="surrogatepass")
     return [head, *message.value]
 
 
 def unpack(token: bytes, frames: Sequence[Frame]) -> Message | None:
     """Read a message; None where it is not one of this pool's, whoever sent it."""
     try:
-        sent_token, kind, rank, call, fields = msgpack.unpackb(frames[0], strict_map_key=False)
+        head = msgpack.unpackb(frames[0], strict_map_key=False, unicode_errors="surrogatepass")
+        sent_token, kind, rank, call, fields = head
         if sent_token != token:
             return None
         return Message(Kind(kind), rank, call, fields, frames[1:])

@@ -134,8 +134,15 @@ def _takes_streaming(worker_cls: type[DistributedWorker]) -> bool:
 
 
 def _describe(exc: Exception) -> dict[str, Any]:
-    described: dict[str, Any] = {"type_name": type(exc).__qualname__, "message": str(exc)}
-    described["traceback"] = "".join(traceback.format_exception(exc))
+    described: dict[str, Any] = {"type_name": type(exc).__qualname__}
+    try:
+        described["message"] = str(exc)
+    except Exception as raised:  # noqa: BLE001 - an error that cannot be put into words must be told all the same
+        described["message"] = f"(str() of this error raised {type(raised).__qualname__})"
+    try:
+        described["traceback"] = "".join(traceback.format_exception(exc))
+    except Exception as raised:  # noqa: BLE001 - as above: formatting asks the error's own class
+        described["traceback"] = f"(the traceback could not be written: {type(raised).__qualname__})"
     if isinstance(exc, SerializationFailed):
         described |= {"path": exc.path, "reason": exc.reason}
     return described
