@@ -22,7 +22,7 @@ import httpx2
 from stoker.client import stream
 from stoker.client.models import AppInfo, Job, JobPage, Output, StreamedEvent, UploadedFile
 from stoker.client.problems import check, reaching
-from stoker.errors import Conflict
+from stoker.errors import ConfigurationError, Conflict
 
 TIMEOUT_S = 30.0
 
@@ -149,10 +149,23 @@ class Client:
         return UploadedFile.model_validate(response.json())
 
     def download(self, output: Output, folder: Path | str) -> Path:
-        """Save ``output`` in ``folder`` under its own name; the path it has there."""
-        folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        target = folder / (Path(output.name).name or "output")
+        """Save ``output`` in ``folder`` under its own name; the path it has there.
+
+        Raises:
+            ConfigurationError: it cannot be written there.
+        """
+        target = Path(folder) / (Path(output.name).name or "output")
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            self._fetch(output, target)
+        except OSError as error:
+            raise ConfigurationError(
+                f"{target} cannot be written: {error.strerror or error}",
+                hint=f"Was {folder} made by another user? Then chown it, or save in a folder that you may write.",
+            ) from error
+        return target
+
+    def _fetch(self, output: Output, target: Path) -> None:
         with reaching(self.base_url), self._http.stream("GET", output.url, follow_redirects=True) as response:
             if response.is_error:
                 response.read()
@@ -160,7 +173,6 @@ class Client:
             with target.open("wb") as out:
                 for piece in response.iter_bytes():
                     out.write(piece)
-        return target
 
     def list(
         self,

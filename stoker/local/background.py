@@ -40,7 +40,9 @@ def up(options: Options) -> Stack:
         "data_dir": str(options.data_dir.absolute())
     }
     log = options.data_dir / "log" / "up.log"
-    log.parent.mkdir(parents=True, exist_ok=True)
+    with place.usable(options.data_dir):
+        log.parent.mkdir(parents=True, exist_ok=True)
+        log.touch()
     reader, writer = os.pipe()
     try:
         with log.open("ab") as output:

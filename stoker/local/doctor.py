@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
-from stoker.errors import EngineError
+from stoker.errors import ConfigurationError, EngineError
 from stoker.local import external, place
 from stoker.local.binaries import KINDS, find
 from stoker.local.engines import REPLACED_BY
@@ -133,9 +133,15 @@ def _gpus(environ: Mapping[str, str]) -> Finding:
 
 
 def _data(data_dir: Path) -> Finding:
-    existing = next(folder for folder in (data_dir, *data_dir.parents) if folder.exists())
-    if not os.access(existing, os.W_OK):
-        return Finding("data folder", str(data_dir), "wrong", "Set STOKER_DATA_DIR to a folder that you may write.")
+    existing = _existing(data_dir)
+    # A lock of another user's is refused although the folder may be written.
+    used = [existing, *(path for path in (data_dir / "lock",) if _exists(path))]
+    if not existing.is_dir() or not all(os.access(path, os.W_OK | os.R_OK) for path in used):
+        return Finding("data folder", f"{data_dir} cannot be used", "wrong", place.UNUSABLE_HINT)
+    try:
+        place.holder(data_dir)
+    except ConfigurationError as error:
+        return Finding("data folder", str(error), "wrong", error.hint)
     if os.geteuid() == 0 and not place.is_open(existing):
         return Finding(
             "data folder",
@@ -146,9 +152,20 @@ def _data(data_dir: Path) -> Finding:
     return Finding("data folder", str(data_dir))
 
 
+def _existing(path: Path) -> Path:
+    """What there is of ``path`` already."""
+    return next(each for each in (path, *path.parents) if _exists(each))
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError:  # a folder above may not be entered
+        return False
+
+
 def _disk(data_dir: Path) -> Finding:
-    existing = next(folder for folder in (data_dir, *data_dir.parents) if folder.exists())
-    free_gb = shutil.disk_usage(existing).free / 1e9
+    free_gb = shutil.disk_usage(_existing(data_dir)).free / 1e9
     if free_gb < NEEDED_DISK_GB:
         return Finding("disk", f"{free_gb:.1f} GB free", "wrong", f"Stoker needs {NEEDED_DISK_GB} GB; make room.")
     return Finding("disk", f"{free_gb:.0f} GB free")
@@ -163,7 +180,10 @@ def _ports() -> Finding:
 
 
 def _stack(data_dir: Path) -> Finding:
-    head = place.holder(data_dir)
+    try:
+        head = place.holder(data_dir)
+    except ConfigurationError:  # the data folder's finding says it
+        return Finding("local stack", "not known: the data folder cannot be used", "note")
     return Finding("local stack", "not running" if head is None else f"runs, process {head}")
 
 

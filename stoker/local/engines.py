@@ -75,7 +75,8 @@ def start_engines(
         }
         replaced = _replaced([role for role in want if role not in found], environ)
         last = _last_ports(data_dir)
-        place.passwords(data_dir)  # made before three threads ask for them
+        with place.usable(data_dir):
+            place.passwords(data_dir)  # made before three threads ask for them
         servers: dict[str, Server] = {}
 
         def start(role: str) -> None:

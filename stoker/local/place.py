@@ -17,9 +17,10 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from stoker.errors import EngineError
+from stoker.errors import ConfigurationError, EngineError
 
 NOBODY = 65534
+UNUSABLE_HINT = "Was it made by another user? Then chown it, or set STOKER_DATA_DIR to a folder that you may write."
 
 
 def default_data_dir(environ: Mapping[str, str]) -> Path:
@@ -28,20 +29,32 @@ def default_data_dir(environ: Mapping[str, str]) -> Path:
 
 
 @contextmanager
+def usable(data_dir: Path) -> Iterator[None]:
+    """Say what the system refuses to do in ``data_dir``.
+
+    Raises:
+        ConfigurationError: it cannot be used.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise ConfigurationError(
+            f"the data folder {data_dir} cannot be used: {error.filename or data_dir}: {error.strerror or error}",
+            hint=UNUSABLE_HINT,
+        ) from error
+
+
+@contextmanager
 def hold(data_dir: Path) -> Iterator[None]:
     """Keep ``data_dir`` for ourselves.
 
     Raises:
-        EngineError: another running process holds it, or it cannot be written.
+        EngineError: another running process holds it.
+        ConfigurationError: it cannot be written.
     """
-    try:
+    with usable(data_dir):
         data_dir.mkdir(parents=True, exist_ok=True)
         lock = os.open(data_dir / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    except OSError as exc:
-        raise EngineError(
-            f"the data folder {data_dir} cannot be used: {exc.strerror}",
-            hint="Set STOKER_DATA_DIR to a folder that you may write.",
-        ) from exc
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as exc:
@@ -58,15 +71,20 @@ def hold(data_dir: Path) -> Iterator[None]:
 
 
 def holder(data_dir: Path) -> int | None:
-    """The process that holds ``data_dir`` now, if any."""
-    try:
-        with (data_dir / "lock").open("rb") as lock:
-            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except FileNotFoundError:
+    """The process that holds ``data_dir`` now, if any.
+
+    Raises:
+        ConfigurationError: it cannot be looked into.
+    """
+    with usable(data_dir):
+        try:
+            with (data_dir / "lock").open("rb") as lock:
+                fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except FileNotFoundError:
+            return None
+        except BlockingIOError:
+            return int((data_dir / "lock").read_bytes() or b"0") or None
         return None
-    except BlockingIOError:
-        return int((data_dir / "lock").read_bytes() or b"0") or None
-    return None
 
 
 def postgres_home(data_dir: Path) -> tuple[Path, int | None]:

@@ -7,8 +7,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
+from stoker.errors import ConfigurationError
+from stoker.local import background
 from stoker.local.doctor import examine
 from stoker.local.engines import Engines
+from stoker.local.stack import Options
 
 
 def test_a_machine_with_all_that_is_needed_has_nothing_wrong(own_environ: dict[str, str], data_dir: Path) -> None:
@@ -45,3 +50,23 @@ def test_engines_of_the_users_own_are_said_with_their_versions(own_environ: dict
     assert "9." in found["valkey"]
     assert engines.s3.endpoint_url in found["seaweedfs"]
     assert engines.s3.secret_key not in str(found)
+
+
+@pytest.mark.parametrize("below", ["", "/below"])
+def test_a_data_folder_that_cannot_be_used_is_a_finding_and_not_a_crash(
+    own_environ: dict[str, str], tmp_path: Path, below: str
+) -> None:
+    (tmp_path / "file").touch()
+
+    findings = examine(own_environ | {"STOKER_DATA_DIR": f"{tmp_path}/file{below}"})
+
+    wrong = [finding for finding in findings if finding.is_wrong]
+    assert [finding.name for finding in wrong] == ["data folder"]
+    assert "STOKER_DATA_DIR" in wrong[0].hint
+
+
+def test_no_stack_starts_on_a_data_folder_that_cannot_be_used(own_environ: dict[str, str], tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+
+    with pytest.raises(ConfigurationError, match="cannot be used"):
+        background.up(Options(data_dir=tmp_path / "file", environ=own_environ))
