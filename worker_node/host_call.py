@@ -10,6 +10,7 @@ import asyncio
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from stoker import log
 from stoker.errors import InvalidFile, JobCancelled, StokerError
@@ -56,7 +57,7 @@ class PendingCall:
         """Take in one message about this call."""
         match message:
             case protocol.Happened(kind=kind, rank=rank, data_json=text):
-                self._take_event(HostEvent(EventKind(kind), rank, json.loads(text)))
+                self._take_event(HostEvent(EventKind(kind), rank, _data_of(text)))
             case protocol.Cancelling():
                 self._heard_cancel = True
             case protocol.Fetch(number=number, url=url):
@@ -121,3 +122,11 @@ class PendingCall:
             peak_memory_bytes=done.peak_memory_bytes,
             folder=self._folder,
         )
+
+
+def _data_of(text: str) -> dict[str, Any]:
+    """The data of an event. The app host keeps to the limit, but what runs in it may write to the socket by itself."""
+    if len(text) > protocol.MAX_EVENT_BYTES:
+        return {"message": f"left out: an event of {len(text)} characters"}
+    data: dict[str, Any] = json.loads(text)
+    return data

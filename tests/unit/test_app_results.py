@@ -131,6 +131,29 @@ def test_an_event_never_fails_for_what_json_cannot_say() -> None:
     assert "\0" not in told["nul"]
 
 
+def test_an_event_that_is_too_large_keeps_its_numbers_and_the_beginning_of_its_message() -> None:
+    latents = json.loads(event_json({"step": 3, "total": 2**70, "latents": "x" * protocol.MAX_EVENT_BYTES}))
+    line = json.loads(event_json({"message": "first " + "\N{SNOWMAN}" * protocol.MAX_EVENT_BYTES, "level": 20}))
+    small = {"step": 3, "latents": "x" * (protocol.MAX_EVENT_BYTES - 100)}
+
+    assert (list(latents), latents["step"]) == (["step", "message"], 3)
+    assert (line["message"][:6], line["level"]) == ("first ", 20)
+    assert len(json.dumps(line, ensure_ascii=False).encode()) <= protocol.MAX_EVENT_BYTES
+    assert json.loads(event_json(small)) == small
+
+
+@pytest.mark.parametrize(
+    "spelt", ["text/plain\nX-Own: 1", "text/pl\u00e4in", "text", "", "text/" + "x" * 300, "text/plain;\u2603"]
+)
+def test_a_content_type_that_no_header_can_carry_is_replaced(spelt: str, tmp_path: Path) -> None:
+    file = File.from_bytes(b"x", content_type=spelt)
+    right = File.from_bytes(b"x", content_type="text/plain; charset=utf-8")
+
+    files = render({"file": file, "right": right}, None, tmp_path).files
+
+    assert [each[3] for each in files] == ["application/octet-stream", "text/plain; charset=utf-8"]
+
+
 @pytest.mark.parametrize(
     "picture",
     [

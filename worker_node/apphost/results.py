@@ -25,9 +25,12 @@ from stoker.depth import MAX_DEPTH, is_too_deep
 from stoker.errors import AppError
 from stoker.files import File, Image
 from worker_node.apphost.pictures import picture_of
-from worker_node.apphost.protocol import MAX_RESULT_BYTES
+from worker_node.apphost.protocol import MAX_EVENT_BYTES, MAX_RESULT_BYTES
 
+_UNKNOWN, _LONGEST_TYPE = "application/octet-stream", 255
+_CONTENT_TYPE = re.compile(r"[\w.+-]+/[\w.+-]+(;[ -~]*)?", re.ASCII)
 _FORMATS = {"image/png": "PNG", "image/jpeg": "JPEG", "image/webp": "WEBP", "image/gif": "GIF", "image/bmp": "BMP"}
+_KEPT, _KEPT_SIGNS = ("step", "total", "rank", "level"), 8000
 TOO_DEEP = f"it is nested deeper than {MAX_DEPTH} levels, or contains itself"
 
 
@@ -71,14 +74,29 @@ def _rendered(returned: Any, response: type[BaseModel] | None, folder: Path) -> 
 
 
 def event_json(data: Any) -> str:
-    """The data of an event as JSON: what JSON has no form for becomes text, NaN becomes null. Never fails for them."""
+    """The data of an event as JSON: what JSON has no form for becomes text, NaN becomes null. Never fails for them.
+
+    Of one that is too large, its numbers and the beginning of its message are left.
+    """
     try:
         plain = to_jsonable_python(data, fallback=_loosely, inf_nan_mode="constants", bytes_mode="base64")
         if is_too_deep(plain):
             plain = {"message": f"an event nested deeper than {MAX_DEPTH} levels"}
     except ValueError as error:  # it contains itself
         plain = {"message": str(error)}
-    return json.dumps(_finite(plain), allow_nan=False, ensure_ascii=False)
+    finite = _finite(plain)
+    text = json.dumps(finite, allow_nan=False, ensure_ascii=False)
+    size = len(text.encode())
+    return text if size <= MAX_EVENT_BYTES else json.dumps(_shortened(finite, size), ensure_ascii=False)
+
+
+def _shortened(data: Any, size: int) -> dict[str, Any]:
+    fields = data if isinstance(data, dict) else {}
+    kept = {name: fields[name] for name in _KEPT if type(fields.get(name)) in (int, float) and abs(fields[name]) < 1e18}
+    message = fields.get("message")
+    if isinstance(message, str):
+        return {**kept, "message": message[:_KEPT_SIGNS] + f" (cut: an event of {size} bytes)"}
+    return {**kept, "message": f"left out: an event of {size} bytes, {MAX_EVENT_BYTES} are allowed"}
 
 
 def _validated(response: type[BaseModel], value: Any) -> BaseModel:
@@ -148,7 +166,9 @@ class _Writer:
             return fields
         if not at:
             raise _problem(at, "a File alone is no result: put it into a field")
-        content_type = file.content_type or _guess(file.file_name) or "application/octet-stream"
+        content_type = file.content_type or _guess(file.file_name) or _UNKNOWN
+        if len(content_type) > _LONGEST_TYPE or not _CONTENT_TYPE.fullmatch(content_type):
+            content_type = _UNKNOWN  # no header could carry it, so no store would take the file
         name = _safe(
             file.file_name or at.strip("/").replace("/", "-") + (mimetypes.guess_extension(content_type) or "")
         )

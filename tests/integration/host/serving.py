@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import os
 import signal
 import socket
@@ -18,7 +19,9 @@ from PIL import Image as Pil
 from pydantic import BaseModel, Field
 
 from stoker import App, File, Image, endpoint
+from stoker.app import current_call
 from stoker.errors import InvalidInput
+from worker_node.apphost import protocol
 from worker_node.distributed import DistributedWorker
 
 
@@ -139,6 +142,14 @@ class Plain(App):
             text=File.from_path(folder / "a text.txt"),
             link=File(url="https://example.org/elsewhere"),
         )
+
+    @endpoint("/large-event")
+    async def large_event(self, request: Request) -> dict[str, Any]:
+        self.progress(step=1, latents="x" * 10**6)
+        call: Any = current_call.get()
+        forged = json.dumps({"latents": "x" * 10**6})
+        call._link.send(protocol.Happened(call._start.call_id, "progress", None, forged))
+        return {}
 
     @endpoint("/files-then-bad")
     async def files_then_bad(self, request: Request) -> dict[str, Any]:

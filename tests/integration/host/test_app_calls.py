@@ -39,6 +39,14 @@ async def test_a_call_gives_its_result_after_its_events_in_order(plain: Hosted) 
     assert not result.files
 
 
+async def test_an_event_beyond_the_limit_is_left_out_even_if_the_app_wrote_it_to_the_socket(plain: Hosted) -> None:
+    await plain.call("/large-event")
+
+    told, forged = (event.data for event in plain.events)
+    assert (told["step"], "left out" in told["message"]) == (1, True)
+    assert list(forged) == ["message"]
+
+
 async def test_two_calls_at_once_keep_their_events_and_results_apart(plain: Hosted, tmp_path: Path) -> None:
     signal = tmp_path / "go"
 
