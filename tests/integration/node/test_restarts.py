@@ -39,10 +39,16 @@ async def test_a_killed_node_does_its_job_again_at_once_when_it_is_back(
         await desk.says(job_id, "waiting")
         first.kill()
 
+    own = tmp_path / "nodes" / first.facts["node_id"]
+    left = [own / "inputs" / "a.1" / "0-picture.png", own / "spool" / "0" / "calls" / "a-1" / "out.png"]
+    for file in left:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(b"half a picture")
     end.touch()
     with running_node(engines, database_url, tmp_path, APPS, **QUICK) as second:
         job = await desk.final(job_id)
 
+    assert [file.exists() for file in left] == [False, False]
     assert second.facts["node_id"] == first.facts["node_id"]
     assert job.state is JobState.SUCCEEDED
     assert [(attempt.attempt, attempt.outcome) for attempt in job.attempts] == [(1, "lease_lost"), (2, "succeeded")]
