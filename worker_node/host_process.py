@@ -18,6 +18,7 @@ from collections.abc import Callable, Mapping
 
 from stoker import log
 from worker_node.apphost.protocol import Message, ProtocolViolationError, Unpacker, pack
+from worker_node.sessions import end_session
 
 logger = log.get(__name__)
 
@@ -108,11 +109,11 @@ class HostProcess(asyncio.Protocol):
                 os.killpg(self.pid, signal.SIGKILL)
 
     def _reap(self) -> None:
+        # Helpers of the app and of its ranks end with it. Before the wait: until then its number cannot be another's.
+        end_session(self.pid)
         exit_code = self._popen.wait()
         self._loop.remove_reader(self._pidfd)
         os.close(self._pidfd)
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self.pid, signal.SIGKILL)
         self._loop.create_task(self._finish(exit_code))
 
     async def _finish(self, exit_code: int) -> None:

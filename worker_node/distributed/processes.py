@@ -47,9 +47,9 @@ class RankProcess:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             pass_fds=(flag_fd,),
-            # A session of its own: an interrupt typed at the parent is the parent's to act on, and a kill reaches
-            # helpers of the rank.
-            start_new_session=True,
+            # A group of its own: an interrupt typed at the parent is the parent's to act on, and a kill reaches helpers
+            # of the rank. In the parent's session: who ends that after the parent was killed finds the helpers, too.
+            process_group=0,
         )
 
     def kill(self) -> None:

@@ -8,6 +8,7 @@ import json
 import os
 import signal
 import socket
+import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -64,6 +65,8 @@ class Worker(DistributedWorker):
         if what == "hang":
             while not is_there(path):
                 time.sleep(0.01)
+        if what == "helper":
+            return {"pid": subprocess.Popen(["sleep", "600"]).pid}
         if what == "picture":
             noise = np.random.default_rng(self.rank).integers(0, 255, (700, 900, 3), np.uint8)
             self.add_streaming_result({"step": 7, "picture": noise})

@@ -120,6 +120,16 @@ async def test_an_app_host_that_is_killed_comes_back_warm(serve: Serve) -> None:
     assert (await ranked.call()).result["calls"] == 1
 
 
+async def test_what_a_rank_started_ends_with_an_app_host_that_is_killed(serve: Serve) -> None:
+    ranked = await serve("Ranked", world_size=1)
+    helper = Watched([(await ranked.call(what="helper")).result["pid"]])
+
+    os.kill(ranked.host.status.pid, signal.SIGKILL)
+    await ranked.until(lambda: ranked.host.status.restarts == 1)
+
+    assert helper.have_ended(within_s=10)
+
+
 async def test_an_app_host_that_the_machine_cannot_start_at_once_is_started_later(
     serve: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
