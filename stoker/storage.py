@@ -16,11 +16,11 @@ from urllib.parse import quote
 
 import boto3
 from anyio import to_thread
-from botocore import exceptions as boto_errors
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
 from stoker.errors import InvalidFile, PayloadTooLarge, StorageRefused, StorageUnavailable
+from stoker.store_refusals import is_refusal
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -32,9 +32,6 @@ DELETE_AT_ONCE = 1000
 
 SCRIPTED = re.compile(r"svg|xml|html|[^a-z0-9.+-]")
 """What makes a picture's or a film's subtype one that a browser might run, or not a type at all."""
-
-BRIEF_REFUSALS = frozenset({"RequestTimeout", "RequestTimeTooSkewed", "Throttling", "OperationAborted"})
-"""Codes of answers below 500 that say nothing about what was asked."""
 
 T = TypeVar("T")
 
@@ -275,18 +272,3 @@ async def _in_thread(act: Callable[[], T]) -> T:
         if is_refusal(error):
             raise StorageRefused(f"the object store refused: {error}") from error
         raise StorageUnavailable(f"the object store did not answer as it should: {error}") from error
-
-
-def is_refusal(error: BaseException) -> bool:
-    """Whether the same request would fail again: it was refused, or cannot even be written down."""
-    match error:
-        case boto3.exceptions.S3UploadFailedError():
-            return error.__context__ is not None and is_refusal(error.__context__)
-        case ClientError():
-            code, status = error.response["Error"].get("Code"), error.response["ResponseMetadata"]["HTTPStatusCode"]
-            return 400 <= status < 500 and status not in (408, 409, 429) and code not in BRIEF_REFUSALS
-        case boto_errors.HTTPClientError():
-            return isinstance(error.kwargs.get("error"), ValueError)  # a header that HTTP cannot carry
-        case boto_errors.ParamValidationError() | boto_errors.NoCredentialsError():
-            return True
-    return False
