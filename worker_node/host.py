@@ -22,6 +22,7 @@ from worker_node.backoff import pause_before
 from worker_node.host_call import PendingCall
 from worker_node.host_process import HostProcess
 from worker_node.host_values import (
+    AppReplaced,
     AppSpec,
     HostCall,
     HostEvent,
@@ -32,7 +33,7 @@ from worker_node.host_values import (
     without_credentials,
 )
 
-__all__ = ["AppHost", "AppSpec", "HostCall", "HostEvent", "HostResult", "HostStatus", "LocalFile"]
+__all__ = ["AppHost", "AppReplaced", "AppSpec", "HostCall", "HostEvent", "HostResult", "HostStatus", "LocalFile"]
 
 logger = log.get(__name__)
 
@@ -108,6 +109,7 @@ class AppHost:
 
         Raises:
             AppError, WorkerCrashed, JobCancelled, InvalidInput, InvalidFile: and what ``fetch`` raised.
+            AppReplaced: the child was ended because of another call; this one did nothing wrong.
         """
         await self._until_usable()
         uses_gpus = self.manifest is not None and self.manifest.endpoint(call.endpoint).uses_gpus
@@ -250,6 +252,8 @@ class AppHost:
             text, hint = (refusal.problem, refusal.hint) if refusal else (f"{problem} while it was imported", last)
             self._loaded.set_exception(AppDefinitionError(text, hint=hint or None))
         error = WorkerCrashed(problem if refusal is None else refusal.problem, hint=last[-2000:] or None)
+        if self._was_killed:
+            error = AppReplaced("the app's process was ended because of another call")
         for pending in list(self._pending.values()):
             pending.lose(error)
         if self._warmed:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 from uuid import UUID
 
+from stoker.errors import WorkerCrashed
 from stoker.events import EventKind
 
 HostState = Literal["starting", "ready", "down"]
@@ -91,6 +92,13 @@ class HostResult:
     warm: bool
     peak_memory_bytes: int | None
     folder: Path
+
+
+class AppReplaced(WorkerCrashed):
+    """The node itself ended the app's process, because of another call. The job did nothing wrong: it is given back."""
+
+    code, title, retryable, crash = "app_replaced", "The app's process was replaced", True, False
+    hint = "Another call of this app did not heed its cancel; the node's log names its job."
 
 
 def without_credentials(env: Mapping[str, str]) -> dict[str, str]:

@@ -13,9 +13,9 @@ from pathlib import Path
 from stoker import log
 from stoker.errors import JobCancelled, StokerError
 from stoker.jobs import Failed, Stopped, Usage
-from worker_node.attempt import Attempt, outcome_without_result
+from worker_node.attempt import Attempt, StopReason, outcome_without_result
 from worker_node.engines import Engines
-from worker_node.host import AppHost, HostCall, HostResult
+from worker_node.host import AppHost, AppReplaced, HostCall, HostResult
 from worker_node.inputs import Inputs
 from worker_node.reporter import Reporter
 
@@ -62,6 +62,8 @@ async def run(host: AppHost, engines: Engines, attempt: Attempt, *, folder: Path
             )
             result = await _serve(host, attempt, call)
     except StokerError as error:
+        if isinstance(error, AppReplaced):
+            attempt.stop(StopReason.DRAIN)  # given back as it was: the process ended for another job's sake
         attempt.run_ended(has_result=False)
         took_s = loop.time() - began
         usage = Usage(gpu_seconds=took_s * gpus, gpus=gpus, phases={"run": took_s})

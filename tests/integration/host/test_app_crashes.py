@@ -16,6 +16,7 @@ import pytest
 from stoker.errors import AppDefinitionError, JobCancelled, WorkerCrashed
 from tests.integration.host.conftest import Serve
 from tests.support.processes import Watched
+from worker_node.host import AppReplaced
 from worker_node.host_process import HostProcess
 
 pytestmark = pytest.mark.anyio
@@ -65,6 +66,22 @@ async def test_a_cancel_that_an_app_does_not_heed_ends_its_process(serve: Serve,
 
     assert (await rude.call()).result["pid"] != pid
     assert rude.host.status.restarts == 1
+
+
+async def test_a_call_beside_one_that_does_not_heed_its_cancel_is_not_blamed(serve: Serve, tmp_path: Path) -> None:
+    rude = await serve("Rude")
+    never = str(tmp_path / "never")
+    stubborn = asyncio.create_task(rude.call(call_id="stubborn", what="deaf", path=never))
+    beside = asyncio.create_task(rude.call(call_id="beside", what="deaf", path=never))
+    await rude.until(lambda: len(rude.events) == 2)
+
+    await rude.host.cancel("stubborn")
+    with pytest.raises(JobCancelled):
+        await stubborn
+    with pytest.raises(AppReplaced) as caught:
+        await beside
+
+    assert (caught.value.crash, caught.value.retryable) == (False, True)
 
 
 @pytest.mark.parametrize(("what", "code"), [("exit", "7"), ("background exit", "5"), ("fork", "9")])
