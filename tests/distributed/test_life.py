@@ -166,6 +166,17 @@ async def test_cores_are_shared_out_unless_the_environment_says_otherwise(monkey
     assert threads == max(1, (os.cpu_count() or 1) // 2)
 
 
+async def test_a_rank_that_prints_a_lot_is_slowed_and_goes_on():
+    lines: list[str] = []
+    runner = DistributedRunner(TOOLBOX, env=ENV, on_log=lambda log: lines.append(log.message))
+
+    async with runner:
+        # More than is read in one go, and more than the pipe holds beyond that.
+        assert await runner.invoke({"do": "chatter", "size": 400_000}) == 400_000
+
+    assert lines.count("x" * 99) > 2500
+
+
 async def test_idleness_brings_a_keepalive_call():
     seen = LogBook()
     runner = DistributedRunner(

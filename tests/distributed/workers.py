@@ -119,6 +119,10 @@ class Toolbox(DistributedWorker):
         print("a line of stdout")
         print("a line of stderr", file=sys.stderr)
 
+    def chatter(self, size: int, **_: Any) -> int:
+        print("\n".join(["x" * 99] * (size // 100)), flush=True)
+        return size
+
     def environment(self, names: list[str], **_: Any) -> dict[str, str | None]:
         return {name: os.environ.get(name) for name in names}
 

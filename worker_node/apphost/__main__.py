@@ -9,8 +9,11 @@ import os
 import sys
 
 from worker_node.apphost.link import Link
+from worker_node.apphost.lossy_log import LossyHandler
 from worker_node.apphost.service import Service
 from worker_node.distributed.rank import die_with
+
+_FORMAT = "%(levelname)s %(name)s: %(message)s"
 
 
 async def _serve(fd: int) -> int:
@@ -23,13 +26,16 @@ def main() -> None:
     die_with(parent_pid)
     faulthandler.enable()
     # The supervisor adds time, app and process to each line.
-    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr)
+    logging.basicConfig(level=logging.INFO, format=_FORMAT, stream=sys.stderr)
+    ranks = logging.getLogger("worker_node.distributed.rank")
+    ranks.addHandler(LossyHandler(sys.stderr, logging.Formatter(_FORMAT)))
+    ranks.propagate = False
     loop = asyncio.new_event_loop()
     asyncio.set_event_loop(loop)
     try:
         exit_code = loop.run_until_complete(_serve(fd))
     except SystemExit as error:
-        # An app's task called sys.exit. asyncio.run would first cancel every call, which then look like ends of their own.
+        # An app's task called sys.exit. asyncio.run would first cancel every call; then each looks like its own end.
         exit_code = error.code if isinstance(error.code, int) else 1
     sys.stdout.flush()
     sys.stderr.flush()

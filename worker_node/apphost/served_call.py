@@ -26,6 +26,9 @@ from worker_node.apphost.ranks import AppRanks
 from worker_node.apphost.results import Rendered, event_json, render
 from worker_node.distributed import RankEvent, RankLog, RunnerError
 
+MAX_HEARD = 2_000_000
+"""Of what ranks log in one call, in characters. More than a job's log takes, which says where it was cut."""
+
 
 class ServedCall:
     """A call while it is served. ``folder`` is its own part of the spool, emptied of what it made before."""
@@ -36,6 +39,7 @@ class ServedCall:
         self._is_cancelled = False
         self.uses_ranks = False
         self._cold_start_s = 0.0
+        self._heard_signs = 0
         self._was_warm = True
         self.task = asyncio.create_task(self._serve())
 
@@ -55,7 +59,10 @@ class ServedCall:
             waiting.set_exception(InvalidFile(answer.problem, hint=answer.hint or None))
 
     def heard(self, log: RankLog) -> None:
-        """Add a line of a rank to the job's log."""
+        """Add a line of a rank to the job's log, which has an end: beyond it the node would throw the lines away."""
+        self._heard_signs += len(log.message)
+        if self._heard_signs > MAX_HEARD:
+            return
         self._happened(EventKind.LOG, log.rank, {"message": log.message, "level": log.level})
 
     async def run(self, payload: Mapping[str, Any]) -> Any:

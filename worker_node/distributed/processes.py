@@ -18,6 +18,8 @@ from typing import IO
 
 _KEPT_LINES = 20
 _CHUNK_BYTES = 65536
+_OUTPUT_BYTES_A_SECOND = 2**18
+"""A rank that prints more on one stream waits for its own print, and does not take its parent's time."""
 
 
 class RankProcess:
@@ -31,6 +33,7 @@ class RankProcess:
         self._popen, self._on_line = popen, on_line
         self._pidfd = os.pidfd_open(popen.pid)
         self._partial: dict[str, bytes] = {}
+        self._spent_bytes: dict[str, int] = {}
         self._loop.add_reader(self._pidfd, self._reap)
         for name, pipe in self._pipes():
             os.set_blocking(pipe.fileno(), False)
@@ -95,6 +98,15 @@ class RankProcess:
         for line in lines:
             self._line(name, line)
         self._partial[name] = _shown(rest)[-_CHUNK_BYTES:]
+        self._spent_bytes[name] = self._spent_bytes.get(name, 0) + len(chunk)
+        if self._spent_bytes[name] >= _OUTPUT_BYTES_A_SECOND and not self.ended.done():
+            self._loop.remove_reader(pipe.fileno())
+            self._loop.call_later(1.0, self._resume, name, pipe)
+
+    def _resume(self, name: str, pipe: IO[bytes]) -> None:
+        self._spent_bytes[name] = 0
+        if not pipe.closed:
+            self._loop.add_reader(pipe.fileno(), self._read, name, pipe)
 
     def _close(self, name: str, pipe: IO[bytes]) -> None:
         if pipe.closed:
