@@ -32,7 +32,10 @@ def up(
     *,
     detach: Annotated[bool, typer.Option("--detach", help="Return when it is ready; it stays up.")] = False,
     nodes: Annotated[int, typer.Option(min=0, help="How many nodes.")] = 1,
-    world_size: Annotated[int, typer.Option(min=1, help="How many slots each node has.")] = 2,
+    world_size: Annotated[
+        int | None,
+        typer.Option(min=1, show_default=False, help="Ranks of each app: 2 if left out, or 1 where there is one GPU."),
+    ] = None,
     app: Annotated[
         list[str] | None,
         typer.Option(help="Import string of an app; repeatable. Default: text-to-image.", metavar="MODULE:CLASS"),
@@ -85,7 +88,7 @@ def doctor(*, as_json: AsJson = False) -> None:
         raise typer.Exit(fault.FAILED)
 
 
-def _options(nodes: int, world_size: int, apps: list[str] | None) -> Options:
+def _options(nodes: int, world_size: int | None, apps: list[str] | None) -> Options:
     from stoker.local.stack import DEFAULT_APPS, Options
 
     return Options(

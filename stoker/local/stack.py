@@ -24,6 +24,7 @@ from stoker.database import make_engine
 from stoker.errors import EngineError, Unauthenticated
 from stoker.local import part, place
 from stoker.local.engines import Engines, start_engines
+from stoker.local.gpus import count_gpus
 from stoker.local.part import Part, wait_ready
 from stoker.local.ports import starting_ports
 from stoker.local.process import Process
@@ -33,16 +34,20 @@ STATE_FILE, KEPT_FILE = "state.json", "stack.json"
 DEFAULT_APPS = ("worker_node.apps.text_to_image:TextToImage",)
 Parts: TypeAlias = dict[str, tuple[Part, Process]]
 ADMIN_SCOPES = frozenset({"run", "read", "admin"})
+USUAL_WORLD_SIZE = 2
 
 
 @dataclass(frozen=True)
 class Options:
-    """What to start. ``environ`` is the parts' environment, and may name engines that replace ours."""
+    """What to start. ``environ`` is the parts' environment, and may name engines that replace ours.
+
+    ``world_size`` None is two ranks an app, and one where there is a single GPU.
+    """
 
     data_dir: Path
     apps: tuple[str, ...] = DEFAULT_APPS
     nodes: int = 1
-    world_size: int = 2
+    world_size: int | None = None
     durable: bool = True
     environ: Mapping[str, str] = field(default_factory=lambda: dict(os.environ))
 
@@ -140,6 +145,7 @@ def _starting() -> Iterator[Parts]:
 
 
 def _nodes(options: Options, environ: Mapping[str, str], log_dir: Path) -> list[Part]:
+    world_size = options.world_size or min(USUAL_WORLD_SIZE, count_gpus(options.environ) or USUAL_WORLD_SIZE)
     arguments = [word for app in options.apps for word in ("--app", app)]
     return [
         Part(
@@ -147,7 +153,7 @@ def _nodes(options: Options, environ: Mapping[str, str], log_dir: Path) -> list[
             "worker_node",
             log_dir,
             {**environ, "STOKER_DATA_DIR": str(options.data_dir.absolute() / f"node-{number}")},
-            arguments=[*arguments, "--world-size", str(options.world_size)],
+            arguments=[*arguments, "--world-size", str(world_size)],
         )
         for number in range(1, options.nodes + 1)
     ]
