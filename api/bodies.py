@@ -14,6 +14,7 @@ from fastapi.routing import APIRoute
 from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field
 
 from stoker.depth import MAX_DEPTH, is_too_deep
+from stoker.errors import InvalidRequest
 
 MAX_SECONDS = 30 * 24 * 3600
 THREAD_BYTES = 64_000
@@ -56,8 +57,11 @@ class JsonRoute(APIRoute):
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         handle = super().get_route_handler()
+        wants_json = self.body_field is not None
 
         async def read_strictly(request: Request) -> Response:
+            if wants_json:
+                _check_media_type(request.headers.get("content-type", ""))
             return await handle(JsonRequest(request.scope, request.receive))
 
         return read_strictly
@@ -103,6 +107,12 @@ class NewKeyBody(Body):
     name: Annotated[str, Field(max_length=100)] = ""
     expires_at: Moment | None = None
     best_priority: Annotated[int | None, Field(ge=0, le=9, description="Default: as good as the caller's.")] = None
+
+
+def _check_media_type(content_type: str) -> None:
+    kind = content_type.partition(";")[0].strip().lower()
+    if kind and kind != "application/json" and not (kind.startswith("application/") and kind.endswith("+json")):
+        raise InvalidRequest(f"the body is {kind[:100]}", hint="Send the header Content-Type: application/json.")
 
 
 def _read(body: bytes) -> Any:

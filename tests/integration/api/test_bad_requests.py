@@ -111,6 +111,18 @@ async def test_a_body_that_cannot_be_accepted_leaves_no_row(
     assert await count_jobs(db, caller.id) == 0
 
 
+async def test_a_body_that_is_sent_as_a_form_is_told_the_header_that_it_lacks(
+    http: httpx2.AsyncClient, caller: Tenant, node: ActingNode, app: str
+) -> None:
+    content_type = {"content-type": "application/x-www-form-urlencoded"}
+
+    answer = await http.post("/v1/jobs", content=b'{"app": "x/y"}', headers=content_type)
+
+    problem = check_problem(answer, 400, "invalid_request")
+    assert "x-www-form-urlencoded" in problem["detail"]
+    assert "Content-Type: application/json" in problem["hint"]
+
+
 async def test_a_body_over_the_limit_is_refused_by_its_length(
     http: httpx2.AsyncClient, caller: Tenant, node: ActingNode, app: str, db: AsyncEngine
 ) -> None:
