@@ -27,6 +27,7 @@ from worker_node.registration import take_identity
 from worker_node.side_loop import Answers, SideLoop
 
 DRAIN_GRACE_S = 30.0
+CANNOT_START = 2
 
 logger = log.get(__name__)
 
@@ -39,8 +40,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         log.configure(settings.log_format, service="node")
         return _serve(options, settings)
     except StokerError as error:
-        sys.stderr.write(f"error: {error}\n{error.hint}\n")
-        return 1
+        sys.stderr.write(f"error: {error}\nhint: {error.hint}\n")
+        return CANNOT_START
 
 
 def _serve(options: argparse.Namespace, settings: NodeSettings) -> int:
@@ -64,7 +65,7 @@ def _serve(options: argparse.Namespace, settings: NodeSettings) -> int:
             side.loop.call_soon_threadsafe(node.hurry)
 
     stop_on_signals(on_stop)
-    ready.announce({"node_id": identity.node_id, "apps": node.apps, "pid": os.getpid()})
+    ready.announce({"node_id": identity.node_id, "apps": node.apps, "refused": node.refused, "pid": os.getpid()})
     consumer.start()
     if not stopping:
         on_stop()  # Celery has ended by itself: a remote shutdown, or an error that it has logged

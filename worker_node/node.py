@@ -41,6 +41,8 @@ class Node:
         self._tasks: list[asyncio.Task[None]] = []
         self._runners_changed = asyncio.Event()
         self._hurried = asyncio.Event()
+        self.refused: list[str] = []
+        """One line for each app that was asked for and is not served."""
         self.on_change: Callable[[str], None] = lambda _app: None
         """Called with an app whose ``can_start`` may have changed: the gate's ``changed``."""
 
@@ -135,6 +137,7 @@ class Node:
             self._check_name(manifest.app)
         except ConfigurationError as error:
             logger.warning("app_not_served", app=spec.import_string, error=str(error), hint=error.hint)
+            self.refused.append(f"app {spec.import_string} is not served: {error}")
             await host.stop()
             return error
         version = await apps.publish(self._engines.db, manifest)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -44,6 +45,8 @@ def submit(
             tags=tag or (),
             idempotency_key=idempotency_key,
         )
+        if not job.served and not job.state.is_final:
+            sys.stderr.write(f"note: no live node serves {app}; the job waits\n")
         if wait or out:
             _finish(client, _follow(client, job), out, as_json=as_json)
         elif as_json:

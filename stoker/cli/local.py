@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -100,6 +101,8 @@ def _options(nodes: int, world_size: int | None, apps: list[str] | None) -> Opti
 
 
 def _show(stack: Stack, *, as_json: bool) -> None:
+    for warning in stack.warnings:
+        sys.stderr.write(f"warning: {warning}\n")
     if as_json:
         show.as_json(stack.to_json())
         return

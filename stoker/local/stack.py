@@ -64,6 +64,10 @@ class Stack:
     s3_endpoint_url: str
     data_dir: str
     pids: Mapping[str, int]
+    s3_access_key_id: str = ""
+    s3_secret_access_key: str = ""
+    s3_bucket: str = ""
+    warnings: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         return {**vars(self), "pids": dict(self.pids)}
@@ -72,9 +76,11 @@ class Stack:
 class Running:
     """A stack of this process. ``stack`` is always of now: a part that was started again has a new pid."""
 
-    def __init__(self, engines: Engines, parts: Parts, api_url: str, kept: Mapping[str, Any]) -> None:
+    def __init__(
+        self, engines: Engines, parts: Parts, api_url: str, kept: Mapping[str, Any], warnings: tuple[str, ...]
+    ) -> None:
         self.engines = engines
-        self._api_url, self._kept = api_url, kept
+        self._api_url, self._kept, self._warnings = api_url, kept, warnings
         self.supervisor = Supervisor(parts, engines.pids, self.write)
 
     @property
@@ -89,6 +95,10 @@ class Running:
             s3_endpoint_url=self.engines.s3.endpoint_url,
             data_dir=str(self.engines.data_dir),
             pids={"up": os.getpid(), **self.engines.pids, **pids},
+            s3_access_key_id=self.engines.s3.access_key,
+            s3_secret_access_key=self.engines.s3.secret_key,
+            s3_bucket=self.engines.s3.bucket,
+            warnings=self._warnings,
         )
 
     def leave(self) -> None:
@@ -120,11 +130,11 @@ def started(options: Options) -> Iterator[Running]:
                 linked = {"STOKER_PUBLIC_URL": api.result(), **environ}
                 others.append(together.submit(_start, parts, Part("control", "api.control", log_dir, linked)))
             api_url = api.result()
-            for other in others:
-                other.result()
+            refused = (line for other in others for line in other.result().get("refused", ()))
+            warnings = tuple(dict.fromkeys(refused))  # two nodes refuse an app with the same words
             kept["api_port"] = int(api_url.rsplit(":", 1)[1])
             place.write_private(engines.data_dir / KEPT_FILE, kept)
-            running = Running(engines, parts, api_url, kept)
+            running = Running(engines, parts, api_url, kept, warnings)
         try:
             running.write()
             yield running

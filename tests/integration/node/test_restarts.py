@@ -90,15 +90,15 @@ async def test_a_draining_node_finishes_what_it_can_takes_nothing_more_and_gives
 def test_a_node_that_cannot_reach_postgres_says_so_and_ends(engines: Engines, tmp_path: Path) -> None:
     done = _start(engines, tmp_path, "postgresql://nobody@127.0.0.1:1/none", "--app", APPS[0])
 
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert "Postgres cannot be reached" in done.stderr
-    assert "DATABASE_URL" in done.stderr
+    assert "hint: Check DATABASE_URL" in done.stderr
 
 
 def test_an_app_that_is_not_there_is_said_in_words(engines: Engines, database_url: str, tmp_path: Path) -> None:
     done = _start(engines, tmp_path, database_url, "--app", "tests.apps.well:Missing")
 
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert "Missing" in done.stderr
     assert "Traceback" not in done.stderr
 
@@ -107,7 +107,7 @@ def test_two_processes_cannot_be_the_same_node(engines: Engines, database_url: s
     with take_identity(tmp_path, "taken").lock:
         done = _start(engines, tmp_path, database_url, "--app", APPS[0], "--node-id", "taken")
 
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert "another process is node 'taken'" in done.stderr
 
 
