@@ -12,6 +12,11 @@ from typer import TyperException
 
 from stoker.errors import ConfigurationError, StokerError, Unavailable
 
+HINTS = {  # where the API's own hint speaks of HTTP
+    "unauthenticated": "Set STOKER_API_KEY or give --api-key; 'stoker keys list' shows the keys that there are.",
+    "unknown_app": "'stoker apps' lists what can be asked for; a node that serves the app makes it known.",
+    "invalid_input": "Each line names a place. A number or other JSON is written name:=4, a text name=text.",
+}
 OK, FAILED, USAGE, UNREACHABLE, INTERRUPTED = 0, 1, 2, 3, 130
 
 
@@ -20,7 +25,7 @@ def report(error: StokerError | TyperException) -> int:
     if isinstance(error, TyperException):
         say(error.format_message().strip(), "'stoker --help' lists the commands, 'stoker COMMAND --help' its options.")
         return USAGE
-    say(str(error), error.hint)
+    say(str(error), HINTS.get(error.code, error.hint))
     for entry in getattr(error, "errors", []):
         place = ".".join(str(part) for part in entry.get("loc", ()))
         sys.stderr.write(f"  {place or '(input)'}: {entry.get('msg', '')}\n")

@@ -13,7 +13,7 @@ from typing import Any
 
 from stoker.errors import InvalidRequest
 
-HINT = "Write -i prompt='a red circle', -i num_inference_steps:=4 for a number or any JSON, or -i image=@photo.png for a file."
+HINT = "Write -i prompt='a red circle', -i num_inference_steps:=4 for a number or JSON, -i image=@photo.png for a file."
 
 
 def parse_inputs(arguments: Iterable[str], upload: Callable[[Path], str]) -> dict[str, Any]:

@@ -23,6 +23,7 @@ from stoker.local.process import Command, Process, spawn, stop_leftovers
 USER = DATABASE = "stoker"
 STOP = signal.SIGINT  # fast shutdown: ends the sessions, keeps the data
 READY_S = 60.0
+NO_NAME_HINT = "This user has no name: run as a user that /etc/passwd knows."
 
 SETTINGS = {
     "listen_addresses": "127.0.0.1",
@@ -149,7 +150,9 @@ def _create(data: Path, programs: Path, *, password: str, user: int | None, dura
     except subprocess.CalledProcessError as exc:
         raise EngineError(
             f"PostgreSQL's data folder could not be made: {exc.stderr.strip()[-400:]}",
-            hint=f"Look at the free space and the rights of {data.parent}.",
+            hint=NO_NAME_HINT
+            if "could not look up effective user ID" in exc.stderr
+            else f"Look at the free space and the rights of {data.parent}.",
         ) from exc
     finally:
         secret.unlink()

@@ -46,7 +46,11 @@ class ProcessExitedError(EngineError):
 
     def __init__(self, process: Process) -> None:
         self.exit_code, self.output = process.exit_code, process.output()
-        last = " | ".join(self.output.strip().splitlines()[-3:])
+        lines = self.output.strip().splitlines()
+        if len(lines) > 1 and lines[-2].startswith("error: ") and lines[-1].startswith("hint: "):
+            super().__init__(f"{process.role}: {lines[-2][7:]}", hint=lines[-1][6:])  # it knew what was wrong
+            return
+        last = " | ".join(lines[-3:])
         super().__init__(
             f"{process.role} ended with exit code {self.exit_code}: {last}",
             hint=f"Its whole output is in {process.log}.",
