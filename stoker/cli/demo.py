@@ -38,6 +38,7 @@ def run(*, leave: bool) -> int:
         waiting.stop()
         ended.append(_show_job(running.stack, console))
         if leave:
+            console.print("It ends now: start again with '.venv/bin/stoker up --detach'; the data stay.")
             running.leave()
         else:
             console.print("[bold]Everything stays up until Ctrl-C.[/bold]")
@@ -78,6 +79,7 @@ def _show_way_on(running: stack.Stack, job: Job) -> None:
     request = f"curl -H 'Authorization: Key {running.api_key}' {running.api_url}/v1/jobs/{job.id}"
     line(f"http      {request}")
     statement = f"select id, app, state, attempt, waited_s, ran_s from v_jobs where id = '{job.id}'"  # noqa: S608 (shown, not run)
+    line(f'ask       .venv/bin/stoker sql "{statement}"')
     line(f"sql       {_psql()} '{running.database_url}' -c \"{statement}\"")
 
 
