@@ -31,7 +31,7 @@ async def main():
     host = AppHost(spec, on_change=lambda status: None)
     await host.start()
     await host.warm_up()
-    print(*[host.status.pid, *host.status.rank_pids], flush=True)
+    print("pids", *[host.status.pid, *host.status.rank_pids], flush=True)
     await asyncio.Event().wait()
 
 asyncio.run(main())
@@ -171,7 +171,9 @@ async def test_killing_the_supervisor_leaves_no_process(tmp_path: Path) -> None:
     app = f"{Path(__file__).parent}/serving.py:Ranked"
     command = [sys.executable, "-c", SUPERVISOR, app, str(tmp_path / "spool")]
     supervisor = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)  # noqa: ASYNC220
-    pids = [int(pid) for pid in (await asyncio.to_thread(supervisor.stdout.readline)).split()]
+    while (line := (await asyncio.to_thread(supervisor.stdout.readline)).split())[0] not in ("pids", b"pids"):
+        pass  # what the supervisor logs
+    pids = [int(pid) for pid in line[1:]]
 
     watched = Watched(pids)
 

