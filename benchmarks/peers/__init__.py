@@ -1,0 +1,1 @@
+"""What the runner is measured beside; each in processes of its own."""

@@ -1,0 +1,30 @@
+"""The bare pipeline in a process of its own: no runner, no group, one GPU. Started by ``sdxl``."""
+
+from __future__ import annotations
+
+import sys
+import time
+
+import torch
+
+from benchmarks.peers.lines import Asked
+from benchmarks.sdxl_model import Painter, digest
+
+
+def main() -> None:
+    """Draw what is asked for: ``count`` pictures, one after the other, and tell when each began and was in memory."""
+    asked = Asked()
+    model, size, steps = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+    device = torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
+    painter = Painter(model, size, steps, device)
+    for request in asked:
+        times, pictures = [], []
+        for number in range(request["count"]):
+            began = time.monotonic()
+            pictures.append(painter.draw(request["seed"] + number).cpu().numpy())
+            times.append((began, time.monotonic()))
+        asked.answer({"times": times, "digests": [digest(picture) for picture in pictures]})
+
+
+if __name__ == "__main__":
+    main()
