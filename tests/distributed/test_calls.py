@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import datetime as dt
-import json
 import logging
 import os
 import pathlib
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -23,7 +21,6 @@ from worker_node.distributed import (
     RankLog,
     RunnerState,
     SerializationFailed,
-    TooManyWaiting,
 )
 
 pytestmark = pytest.mark.anyio
@@ -43,12 +40,6 @@ async def test_start_hands_its_keyword_arguments_to_setup(single: DistributedRun
 
 async def test_ranks_share_a_process_group(pair: DistributedRunner):
     assert await pair.invoke({"do": "all_reduce"}) == 2.0
-
-
-async def test_a_payload_that_looks_like_a_file_reaches_the_worker_unchanged(single: DistributedRunner):
-    file = {"content_type": "image/png", "url": "https://example.com/cat.png"}
-
-    assert (await single.invoke({"do": "echo", "value": file}))["value"] == file
 
 
 @pytest.mark.parametrize(
@@ -72,32 +63,9 @@ async def test_tensors_arrays_and_images_come_back_as_such(single: DistributedRu
     assert (await single.invoke({"do": "make", "what": "image"})).getpixel((2, 1)) == (1, 2, 3, 4)
 
 
-async def test_a_result_that_cannot_travel_is_an_error_with_its_path_and_costs_no_restart(
-    pair: DistributedRunner, pids: Callable[[DistributedRunner], list[int]]
-):
-    before = pids(pair)
-
-    with pytest.raises(SerializationFailed, match=r"state\[0\].lock") as failed:
-        await pair.invoke({"do": "make", "what": "lock"})
-
-    assert failed.value.path == "state[0].lock"
-    assert await pair.invoke({"do": "all_reduce"}) == 2.0
-    assert pids(pair) == before
-
-
 async def test_a_payload_that_cannot_travel_never_reaches_the_ranks(single: DistributedRunner):
     with pytest.raises(SerializationFailed, match=r"value\[0\]"):
         await single.invoke({"do": "echo", "value": [object()]})
-
-
-async def test_every_event_of_every_rank_comes_before_the_result(pair: DistributedRunner):
-    seen: list[RankEvent] = []
-
-    result = await pair.call({"do": "emit", "count": 1000, "ranks": [0, 1], "tag": "t"}, on_event=seen.append)
-
-    assert result == "t"
-    for rank in (0, 1):
-        assert [event.data["number"] for event in seen if event.rank == rank] == list(range(1000))
 
 
 async def test_a_listener_that_awaits_gets_events_in_order_and_slows_the_worker(single: DistributedRunner):
@@ -110,14 +78,6 @@ async def test_a_listener_that_awaits_gets_events_in_order_and_slows_the_worker(
     await single.call({"do": "emit", "count": 3000, "ranks": [0]}, on_event=listen)
 
     assert seen == list(range(3000))
-
-
-async def test_events_added_during_invoke_do_not_reach_the_next_stream(pair: DistributedRunner):
-    await pair.invoke({"do": "emit", "count": 20, "ranks": [0, 1], "tag": "first"})
-
-    streamed = [item async for item in pair.stream({"do": "emit", "count": 2, "ranks": [0], "tag": "second"})]
-
-    assert [item if isinstance(item, str) else item["tag"] for item in streamed] == ["second"] * 3
 
 
 async def test_events_of_an_abandoned_stream_do_not_reach_the_next_one(single: DistributedRunner):
@@ -137,51 +97,6 @@ async def test_a_listener_that_raises_ends_the_call_and_not_the_runner(single: D
         await single.call({"do": "event_until_cancelled"}, on_event=listen)
 
     assert await single.invoke({"do": "all_reduce"}) == 1.0
-
-
-async def test_text_events_have_id_event_and_data_whatever_the_worker_asked_for(single: DistributedRunner):
-    raw = [item async for item in single.stream({"do": "emit", "count": 1, "ranks": [0]}, as_text_events=True)]
-
-    assert raw[0] == b'id: 1\nevent: progress\ndata: {"tag": "", "rank": 0, "number": 0}\n\n'
-    assert raw[1] == b'id: 2\nevent: result\ndata: ""\n\n'
-
-
-async def test_a_streamed_error_is_an_event_and_the_call_goes_on(single: DistributedRunner):
-    seen: list[RankEvent] = []
-
-    result = await single.call({"do": "emit_error"}, on_event=seen.append)
-    text = [item async for item in single.stream({"do": "emit_error"}, as_text_events=True)]
-
-    assert result == "whole"
-    assert seen[0].is_error
-    assert seen[0].data == {"error": "half of it failed", "error_type": "ValueError"}
-    assert text[0].startswith(b"id: 1\nevent: error\n")
-
-
-async def test_an_image_in_a_text_event_is_a_data_url_with_its_alpha(single: DistributedRunner):
-    *_, last = [item async for item in single.stream({"do": "make", "what": "image"}, as_text_events=True)]
-
-    image = json.loads(last.decode().splitlines()[2].removeprefix("data: "))
-
-    assert image["url"].startswith("data:image/png;base64,")
-    assert (image["width"], image["height"]) == (3, 2)
-
-
-async def test_calls_are_served_first_come_first_served_and_the_waiting_are_counted(single: DistributedRunner):
-    order: list[int] = []
-
-    async def call(number: int) -> None:
-        await single.invoke({"do": "echo"})
-        order.append(number)
-
-    tasks = [asyncio.create_task(call(number)) for number in range(5)]
-    await asyncio.sleep(0)
-    waiting = single.status().waiting
-    await asyncio.gather(*tasks)
-
-    assert waiting == 4
-    assert order == [0, 1, 2, 3, 4]
-    assert single.status().waiting == 0
 
 
 async def test_a_caller_that_goes_away_while_it_waits_leaves_the_queue_in_order(single: DistributedRunner):
@@ -277,14 +192,3 @@ async def test_calls_on_a_runner_that_was_not_started_are_refused():
         await runner.invoke({"do": "echo"})
     with pytest.raises(NotRunning):
         runner.ensure_alive()
-
-
-async def test_more_calls_than_may_wait_are_refused():
-    runner = DistributedRunner("tests.distributed.workers:Idle", env=ENV, max_waiting=1)
-
-    async with runner:
-        first, second = asyncio.create_task(runner.invoke()), asyncio.create_task(runner.invoke())
-        await asyncio.sleep(0)
-        with pytest.raises(TooManyWaiting):
-            await runner.invoke()
-        assert await asyncio.gather(first, second) == [1, 2]

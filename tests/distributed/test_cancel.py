@@ -77,28 +77,6 @@ async def test_a_cancel_with_no_call_does_nothing(single: DistributedRunner):
     assert (await single.invoke({"do": "echo", "value": 2}))["value"] == 2
 
 
-async def test_a_caller_that_is_cancelled_takes_its_call_along(pair: DistributedRunner, pids: Pids):
-    before = pids(pair)
-    call = await begun(pair, do="step_until_cancelled")
-
-    call.cancel()
-
-    assert await pair.invoke({"do": "all_reduce"}) == 2.0
-    assert call.cancelled()
-    assert pids(pair) == before
-
-
-async def test_a_stream_that_is_left_frees_the_ranks(pair: DistributedRunner, pids: Pids):
-    before = pids(pair)
-
-    async for item in pair.stream({"do": "step_until_cancelled"}):
-        assert item == "stepping"
-        break
-
-    assert await pair.invoke({"do": "all_reduce"}) == 2.0
-    assert pids(pair) == before
-
-
 async def test_cancel_returns_though_the_streams_reader_does_not_come_back(single: DistributedRunner):
     stream = single.stream({"do": "step_until_cancelled"})
     assert await anext(stream) == "stepping"

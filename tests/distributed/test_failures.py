@@ -27,23 +27,6 @@ pytestmark = pytest.mark.anyio
 Pids = Callable[[DistributedRunner], list[int]]
 
 
-@pytest.mark.parametrize("rank", [0, 1])
-async def test_an_exception_on_any_rank_reaches_the_caller_with_its_traceback_and_costs_no_restart(
-    pair: DistributedRunner, pids: Pids, rank: int
-):
-    before = pids(pair)
-
-    with pytest.raises(RankFailed, match=f"rank {rank} raised KeyError") as failed:
-        await pair.invoke({"do": "fail", "ranks": [rank]})
-
-    assert (failed.value.rank, failed.value.type_name) == (rank, "KeyError")
-    assert failed.value.message == f"'no such thing on {rank}'"
-    assert "in fail" in failed.value.traceback
-    assert pair.gather_errors() == [failed.value]
-    assert await pair.invoke({"do": "all_reduce"}) == 2.0
-    assert pids(pair) == before
-
-
 @pytest.mark.parametrize(("how", "says"), [("half", "ValueError: half"), ("mute", "Mute: .*RuntimeError")])
 async def test_an_exception_that_cannot_be_put_into_words_costs_no_rank(
     single: DistributedRunner, pids: Pids, how: str, says: str
@@ -68,65 +51,6 @@ async def test_exceptions_on_all_ranks_come_as_one_that_holds_the_others(pair: D
     assert {failed.value.rank, *(other.rank for other in failed.value.others)} == {0, 1}
 
 
-async def test_an_exception_in_a_stream_is_raised_after_the_events_before_it(single: DistributedRunner):
-    with pytest.raises(RankFailed, match="emit"):
-        async for _ in single.stream({"do": "emit", "nonsense": 1}):
-            pass
-
-
-async def test_an_event_that_cannot_travel_is_an_error_of_the_call(single: DistributedRunner):
-    with pytest.raises(RuntimeError, match="lock has no form on the wire"):
-        async for _ in single.stream({"do": "emit_lock"}):
-            pass
-
-
-async def test_a_rank_that_raises_before_a_collective_leaves_no_half_done_collective_behind(
-    pair: DistributedRunner, pids: Pids
-):
-    before = pids(pair)
-
-    with pytest.raises(RankFailed, match="rank 1 raised"):
-        await pair.invoke({"do": "fail", "ranks": [1], "before_collective": True})
-
-    assert await pair.invoke({"do": "all_reduce"}) == 2.0
-    assert not set(pids(pair)) & set(before)
-
-
-@pytest.mark.parametrize(("rank", "how"), [(0, "exit"), (1, "kill")])
-async def test_a_rank_that_dies_in_mid_call_is_named_and_the_next_call_works(
-    pair: DistributedRunner, rank: int, how: str
-):
-    restarts = pair.status().restarts
-
-    with pytest.raises(RankDied) as died:
-        await pair.invoke({"do": "die", "rank": rank, "how": how, "in_collective": True})
-
-    assert (died.value.rank, died.value.exit_code) == (rank, 3 if how == "exit" else -signal.SIGKILL)
-    assert await pair.invoke({"do": "all_reduce"}) == 2.0
-    assert pair.status().restarts == restarts + 1
-
-
-async def test_a_rank_that_dies_ends_a_stream_too(single: DistributedRunner):
-    with pytest.raises(RankDied):
-        async for _ in single.stream({"do": "die", "rank": 0, "how": "kill"}):
-            pass
-
-    assert await single.invoke({"do": "all_reduce"}) == 1.0
-
-
-async def test_a_rank_that_dies_while_none_calls_is_replaced(pair: DistributedRunner, pids: Pids):
-    before = pids(pair)
-    await pair.invoke({"do": "echo"})
-
-    other = os.pidfd_open(before[0])
-    os.kill(before[1], signal.SIGKILL)
-    # The other rank has to go as well: this is the sign that the death was seen.
-    await ended(other)
-
-    assert await pair.invoke({"do": "all_reduce"}) == 2.0
-    assert not set(pids(pair)) & set(before)
-
-
 async def test_what_a_rank_started_dies_with_a_killed_rank(single: DistributedRunner):
     helper = os.pidfd_open(await single.invoke({"do": "spawn_helper"}))
 
@@ -142,18 +66,6 @@ async def test_the_error_of_a_dead_rank_has_its_last_words(single: DistributedRu
 
     assert died.value.exit_code == -signal.SIGABRT
     assert any("Fatal Python error" in line for line in died.value.last_output)
-
-
-async def test_a_call_that_takes_too_long_ends_in_step_and_costs_no_restart(pair: DistributedRunner, pids: Pids):
-    before = pids(pair)
-
-    with pytest.raises(CallTimeout) as late:
-        await pair.invoke({"do": "step_until_cancelled"}, timeout=0.1)
-
-    assert isinstance(late.value, TimeoutError)
-    assert isinstance(late.value, RuntimeError)
-    assert await pair.invoke({"do": "all_reduce"}) == 2.0
-    assert pids(pair) == before
 
 
 async def test_a_call_that_hangs_is_killed_after_its_timeout_and_the_next_call_works(
@@ -182,16 +94,6 @@ async def test_the_runners_own_timeout_bounds_calls_that_name_none():
     async with DistributedRunner(TOOLBOX, env=ENV, timeout=0.2) as runner:
         with pytest.raises(CallTimeout):
             await runner.invoke({"do": "step_until_cancelled"})
-
-
-async def test_a_failing_setup_is_raised_by_start_without_waiting_for_the_others():
-    runner = DistributedRunner("tests.distributed.workers:BadSetup", 2, env=ENV)
-
-    with pytest.raises(SetupFailed, match="rank 1 failed in setup with OSError: no weights in /nowhere") as failed:
-        await runner.start(rank=1)
-
-    assert 'raise OSError("no weights in /nowhere")' in failed.value.traceback
-    assert runner.status().state is RunnerState.STOPPED
 
 
 async def test_a_rank_that_dies_in_setup_is_raised_by_start():

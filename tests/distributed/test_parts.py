@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import base64
 import inspect
-import io
 import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from PIL import Image
 
-from worker_node.distributed import DistributedRunner, DistributedWorker, RunnerError, errors, wire
+from worker_node.distributed import DistributedRunner, DistributedWorker, RunnerError, errors
 from worker_node.distributed.calls import Call, in_step
 from worker_node.distributed.environment import rank_environment, visible_devices
 from worker_node.distributed.messages import Kind, Message
@@ -23,26 +21,6 @@ from worker_node.distributed.warmth import pause_before
 
 def data_of(event: bytes) -> Any:
     return json.loads(event.decode().splitlines()[2].removeprefix("data: "))
-
-
-@pytest.mark.parametrize(
-    ("asked", "mode", "sent"),
-    [
-        ("jpeg", "RGB", "jpeg"),
-        ("jpg", "P", "jpeg"),
-        ("jpeg", "RGBA", "png"),
-        ("png", "RGB", "png"),
-        ("webp", "RGBA", "webp"),
-    ],
-)
-def test_images_are_encoded_once_in_the_asked_format_and_keep_their_alpha(asked: str, mode: str, sent: str):
-    found = data_of(text_event(1, "progress", {"preview": Image.new(mode, (4, 3))}, image_format=asked))["preview"]
-
-    head, _, data = found["url"].partition(",")
-    image = Image.open(io.BytesIO(base64.b64decode(data)))
-    assert head == f"data:image/{sent};base64"
-    assert (image.format, image.size) == (sent.upper(), (4, 3))
-    assert ("A" in image.mode) == ("A" in mode)
 
 
 def test_a_text_event_is_one_line_of_json_that_browsers_parse():
@@ -171,7 +149,7 @@ def test_a_worker_works_as_a_plain_object_without_a_runner():
 
 @pytest.mark.anyio
 async def test_a_death_is_the_cause_of_the_errors_that_it_makes_on_other_ranks():
-    call = Call(1, 2, throttle=lambda paused: None, on_outcome=lambda call: None)
+    call = Call(1, 2, on_outcome=lambda call: None)
     torn = {"type_name": "RuntimeError", "message": "connection closed by peer", "traceback": "", "steps": {"0": 1}}
 
     call.receive(Message(Kind.FAILED, 0, 1, torn))
@@ -179,21 +157,3 @@ async def test_a_death_is_the_cause_of_the_errors_that_it_makes_on_other_ranks()
 
     assert isinstance(call.outcome.exception(), errors.RankDied)
     assert call.settled.result() is False
-
-
-@pytest.mark.anyio
-async def test_a_slow_listener_stops_the_reading_and_a_faster_one_resumes_it():
-    throttled: list[bool] = []
-    call = Call(1, 1, throttle=throttled.append, on_outcome=lambda call: None)
-    fields = {"image_format": "jpeg", "as_text": False, "is_error": False}
-
-    for number in range(300):
-        call.receive(Message(Kind.EVENT, 0, 1, fields, wire.encode(number)))
-    after_burst = list(throttled)
-    for number in range(300):
-        event = await call.next_event()
-        assert event is not None
-        assert event.data == number
-
-    assert after_burst == [True]
-    assert throttled == [True, False]

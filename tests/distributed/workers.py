@@ -61,6 +61,31 @@ class Toolbox(DistributedWorker):
                 self.add_streaming_result({"tag": tag, "rank": self.rank, "number": number})
         return tag
 
+    def progress(self, steps: int, **_: Any) -> None:
+        for step in range(steps):
+            self.add_progress({"step": step})
+
+    def outputs(self, count: int, size: int, file: str, **_: Any) -> None:
+        """Add outputs of ``size`` bytes, and put a mark into a pipe for each that was sent."""
+        with pathlib.Path(file).open("wb", buffering=0) as marks:
+            for number in range(count):
+                self.add_streaming_result({"number": number, "data": bytes(size)})
+                marks.write(b".")
+
+    def leave_task(self, **_: Any) -> None:
+        """Leave a task behind that adds an event when ``let_task_go`` says so."""
+        self.gate = threading.Event()
+        self.left = self.run_in_worker(self._add_late)
+
+    def _add_late(self) -> None:
+        self.gate.wait()
+        self.add_streaming_result("late")
+
+    def let_task_go(self, **_: Any) -> str:
+        self.gate.set()
+        self.left.result()
+        return "let go"
+
     def emit_error(self, **_: Any) -> str:
         self.add_streaming_error(ValueError("half of it failed"))
         return "whole"
@@ -239,16 +264,6 @@ class FailsAgain(DistributedWorker):
 
     def __call__(self, **_: Any) -> None:
         os._exit(1)
-
-
-class Idle(DistributedWorker):
-    """Counts its calls."""
-
-    count = 0
-
-    def __call__(self, **payload: Any) -> int:
-        self.count += 1
-        return self.count
 
 
 class NotOurs:
