@@ -12,6 +12,7 @@ import collections
 from collections.abc import Callable, Sequence
 
 from worker_node.distributed import wire
+from worker_node.distributed.batch import Event, Sort
 from worker_node.distributed.errors import CallCancelled, RankError, RankFailed, RunnerError, SerializationFailed
 from worker_node.distributed.events import RankEvent
 from worker_node.distributed.media import Frame
@@ -19,15 +20,12 @@ from worker_node.distributed.messages import REPORTS, Kind, Message
 
 # A rank that dies makes collectives fail on others, and their reports may come first: the cause is waited for so long.
 _CAUSE_S = 0.5
-_PAUSE_AT, _RESUME_AT = 256, 32
 
 
 class Call:
     """Collects what the ranks say about one call."""
 
-    def __init__(
-        self, number: int, world_size: int, *, throttle: Callable[[bool], None], on_outcome: Callable[[Call], None]
-    ) -> None:
+    def __init__(self, number: int, world_size: int, *, on_outcome: Callable[[Call], None]) -> None:
         loop = asyncio.get_running_loop()
         self.number = number
         self.outcome: asyncio.Future[Sequence[Frame]] = loop.create_future()
@@ -36,8 +34,8 @@ class Call:
         self.failures: list[RankError] = []
         self.busy = set(range(world_size))
         self.sent = False
-        self._loop, self._throttle, self._on_outcome = loop, throttle, on_outcome
-        self._events: collections.deque[Message] = collections.deque()
+        self._loop, self._on_outcome = loop, on_outcome
+        self._events: collections.deque[Event] = collections.deque()
         self._wake: asyncio.Future[None] | None = None
         self._result: Sequence[Frame] = ()
         self._steps: list[dict[str, int]] = []
@@ -51,19 +49,33 @@ class Call:
                 return None
             self._wake = self._loop.create_future()
             await self._wake
-        message = self._events.popleft()
-        if len(self._events) == _RESUME_AT:
-            self._throttle(False)
-        fields = message.fields
+        event = self._events.popleft()
+        event.taken()
+        if not self._events:
+            event.window.grant()
+        item = event.item
         # Decoded here, so that what cannot be decoded is an error of the listener's call and of nothing else.
-        data = wire.decode(message.value)
-        return RankEvent(message.rank, data, fields["image_format"], fields["as_text"], fields["is_error"])
+        return RankEvent(event.rank, wire.decode(item.value), item.image_format, item.as_text, item.sort is Sort.ERROR)
+
+    def add(self, event: Event) -> None:
+        """Take in an event of this call."""
+        if self.outcome.done():
+            event.taken()
+            event.window.grant()
+            return
+        self._events.append(event)
+        self._rouse()
+
+    def drop_events(self) -> None:
+        """Throw away what nobody will read, so that its rank need not wait for it."""
+        while self._events:
+            event = self._events.popleft()
+            event.taken()
+            event.window.grant()
 
     def receive(self, message: Message) -> None:
-        """Take in one message of this call."""
-        if message.kind is Kind.EVENT:
-            self._take_event(message)
-        elif message.kind in REPORTS and message.rank in self.busy:
+        """Take in a rank's report."""
+        if message.kind in REPORTS and message.rank in self.busy:
             self._take_report(message)
 
     def rank_died(self, error: RankError) -> None:
@@ -78,19 +90,11 @@ class Call:
         if self.outcome.done():
             return
         if drop_events:
-            self._events.clear()
+            self.drop_events()
         self.outcome.set_exception(error)
         # Its caller may be gone; an error that nobody fetches is no fault here.
         self.outcome.exception()
         self._ended()
-
-    def _take_event(self, message: Message) -> None:
-        if self.outcome.done():
-            return
-        self._events.append(message)
-        if len(self._events) == _PAUSE_AT:
-            self._throttle(True)
-        self._rouse()
 
     def _take_report(self, message: Message) -> None:
         self.busy.discard(message.rank)
@@ -129,7 +133,6 @@ class Call:
             self._ended()
 
     def _ended(self) -> None:
-        self._throttle(False)
         self._rouse()
         self._on_outcome(self)
 

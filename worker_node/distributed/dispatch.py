@@ -14,6 +14,7 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any
 
 from worker_node.distributed import wire
+from worker_node.distributed.batch import Event
 from worker_node.distributed.calls import Call
 from worker_node.distributed.errors import CallCancelled, CallTimeout, NotRunning, PoolBroken, RankDied, RunnerError
 from worker_node.distributed.events import RankLog, RankState, RankStatus, RunnerState, RunnerStatus
@@ -82,7 +83,7 @@ class Dispatcher:
                 await self._turns.take()
         except TimeoutError as exc:
             raise CallTimeout(timeout_s=timeout_s or 0.0, what="the call's turn did not come") from exc
-        call = Call(next(self._numbers), self._world_size, throttle=self._throttle, on_outcome=self._on_outcome)
+        call = Call(next(self._numbers), self._world_size, on_outcome=self._on_outcome)
         self._call = call
         self._on_idle(False)
         self._changed()
@@ -98,6 +99,7 @@ class Dispatcher:
             if late is not None:
                 late.cancel()
             self.interrupt(call, CallCancelled("the caller went away"))
+            call.drop_events()
 
     def interrupt(self, call: Call, error: RunnerError) -> None:
         """End a call with an error, and ask the ranks to stop it; nothing where it has ended."""
@@ -141,14 +143,23 @@ class Dispatcher:
         pool, busy = self._warmth.pool, self._call.busy if self._call is not None and self._call.sent else set()
         ranks = () if pool is None else tuple(_rank_status(pool, rank, busy) for rank in range(len(pool.processes)))
         dropped = self._dropped + (pool.dropped if pool is not None else 0)
-        return RunnerStatus(self.state, ranks, self._turns.waiting, self._warmth.restarts, dropped)
+        logs_dropped = pool.logs_dropped if pool is not None else 0
+        return RunnerStatus(self.state, ranks, self._turns.waiting, self._warmth.restarts, dropped, logs_dropped)
 
-    def on_message(self, message: Message) -> None:
-        """Give a message to the call it belongs to."""
+    def on_report(self, message: Message) -> None:
+        """Give a report to the call it belongs to."""
         if self._call is not None and message.call == self._call.number:
             self._call.receive(message)
         else:
             self._dropped += 1
+
+    def on_event(self, call: int, event: Event) -> None:
+        """Give an event to the call it belongs to."""
+        if self._call is not None and call == self._call.number:
+            self._call.add(event)
+        else:
+            self._dropped += 1
+            event.taken()
 
     def on_log(self, log: RankLog) -> None:
         """Pass a log line on."""
@@ -184,10 +195,6 @@ class Dispatcher:
                 return None
         finally:
             warming.cancel()
-
-    def _throttle(self, paused: bool) -> None:
-        if self._warmth.pool is not None:
-            self._warmth.pool.throttle(paused)
 
     def _on_outcome(self, call: Call) -> None:
         """The caller has its answer: the ranks are free now, or have to be freed."""

@@ -58,10 +58,15 @@ class RankStatus:
 
 @dataclass(frozen=True, slots=True)
 class RunnerStatus:
-    """A runner at one moment. ``restarts`` counts rebuilt pools, ``dropped`` messages that belonged to no call."""
+    """A runner at one moment.
+
+    ``restarts`` counts rebuilt pools, ``dropped`` messages that belonged to no call, ``logs_dropped`` lines that its
+    present ranks could not get rid of.
+    """
 
     state: RunnerState
     ranks: tuple[RankStatus, ...]
     waiting: int
     restarts: int
     dropped: int
+    logs_dropped: int

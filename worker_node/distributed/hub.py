@@ -1,7 +1,9 @@
-"""The parent's end of the wire: one private folder, two ipc sockets, every rank of a pool behind them.
+"""The parent's end of the wire: two ipc sockets, every rank of a pool behind them.
 
-Awaits the sockets' descriptors in the event loop and polls nothing. Knows which messages are a pool's own (by its
-token) and counts the others; what a message means is the pool's business.
+Awaits the sockets' descriptors in the event loop and polls nothing. The sockets have names only while they are made, in
+a folder of the user's own: ranks inherit descriptors of them, so nobody else can connect and no file is left behind,
+whoever is killed. Knows which messages are a pool's own (by its token) and counts the others; what a message means is
+the pool's business.
 """
 
 from __future__ import annotations
@@ -9,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import os
 import secrets
 import shutil
 import tempfile
@@ -17,7 +20,7 @@ from collections.abc import Callable
 import zmq
 
 from worker_node.distributed import messages
-from worker_node.distributed.link import QUEUED, identity, receive_frames
+from worker_node.distributed.link import identity, receive_frames
 from worker_node.distributed.media import Frame
 from worker_node.distributed.messages import Message
 
@@ -29,28 +32,44 @@ _BATCH = 500
 
 
 class Hub:
-    """Sends to each rank directly and receives from all."""
+    """Sends to each rank directly and receives from all. Ranks connect to ``commands_fd`` and ``reports_fd``."""
 
     def __init__(self, on_message: Callable[[Message], None]) -> None:
         self.token = secrets.token_bytes(16)
         self.dropped = 0
-        parent = tempfile.gettempdir()
-        # mkdtemp makes it 0700: no other user can connect.
-        self.folder = tempfile.mkdtemp(
-            prefix="runner-", dir=parent if len(parent) <= _LONGEST_PARENT else _SHORT_PARENT
-        )
         self._on_message = on_message
         self._loop = asyncio.get_running_loop()
-        self._paused = self._hidden = self._closed = False
+        self._are_all_here = self._closed = False
         self._context = zmq.Context()
-        self._commands = self._context.socket(zmq.ROUTER)
-        self._commands.setsockopt(zmq.ROUTER_MANDATORY, 1)
-        self._reports = self._context.socket(zmq.PULL)
-        self._reports.setsockopt(zmq.RCVHWM, QUEUED)
-        for socket, name in ((self._commands, "commands"), (self._reports, "reports")):
-            socket.bind(f"ipc://{self.folder}/{name}")
-            # The descriptor is edge-triggered: whoever is called must read until nothing is left.
-            self._loop.add_reader(_descriptor(socket), self.drain)
+        self._fds: list[int] = []
+        try:
+            self._commands = self._context.socket(zmq.ROUTER)
+            self._commands.setsockopt(zmq.ROUTER_MANDATORY, 1)
+            self._commands.setsockopt(zmq.SNDHWM, 0)
+            self._reports = self._context.socket(zmq.PULL)
+            # What ranks may send ahead is bounded by their windows, in bytes.
+            self._reports.setsockopt(zmq.RCVHWM, 0)
+            self.commands_fd, self.reports_fd = self._bind()
+            for socket in (self._commands, self._reports):
+                # The descriptor is edge-triggered: whoever is called must read until nothing is left.
+                self._loop.add_reader(_descriptor(socket), self.drain)
+        except BaseException:
+            self.all_here()
+            self._context.destroy(linger=0)
+            raise
+
+    def _bind(self) -> tuple[int, int]:
+        parent = tempfile.gettempdir()
+        # mkdtemp makes it 0700: no other user can connect while the names are there.
+        folder = tempfile.mkdtemp(prefix="runner-", dir=parent if len(parent) <= _LONGEST_PARENT else _SHORT_PARENT)
+        try:
+            for socket, name in ((self._commands, "commands"), (self._reports, "reports")):
+                socket.bind(f"ipc://{folder}/{name}")
+                # Opened without connecting to it: a way to the socket that outlives its name.
+                self._fds.append(os.open(f"{folder}/{name}", os.O_PATH | os.O_CLOEXEC))
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+        return self._fds[0], self._fds[1]
 
     def send(self, message: Message) -> None:
         """Send a message to the rank that it names. One that is gone gets nothing: its end is told otherwise."""
@@ -62,7 +81,7 @@ class Hub:
         except zmq.ZMQError as exc:
             if exc.errno != errno.EHOSTUNREACH:
                 raise
-        if not self._hidden:
+        if not self._are_all_here:
             # Sending may swallow the edge that announced a rank.
             self._loop.call_soon(self.drain)
 
@@ -79,16 +98,11 @@ class Hub:
         if not left:
             self._loop.call_soon(self.drain)
 
-    def throttle(self, paused: bool) -> None:
-        """Stop reading reports, or go on."""
-        self._paused = paused
-        if not paused and not self._closed:
-            self._loop.call_soon(self.drain)
-
-    def hide(self) -> None:
-        """Remove the sockets' names; connections that exist stay."""
-        self._hidden = True
-        shutil.rmtree(self.folder, ignore_errors=True)
+    def all_here(self) -> None:
+        """Let nobody connect any more; connections that exist stay."""
+        self._are_all_here = True
+        while self._fds:
+            os.close(self._fds.pop())
 
     def close(self) -> None:
         """Close the sockets; what was not read is dropped."""
@@ -98,13 +112,12 @@ class Hub:
         for socket in (self._commands, self._reports):
             self._loop.remove_reader(_descriptor(socket))
         self._context.destroy(linger=0)
-        self.hide()
+        self.all_here()
 
     def _receive(self) -> list[Frame] | None:
         with contextlib.suppress(zmq.Again):
-            if not self._paused:
-                return receive_frames(self._reports, zmq.DONTWAIT)
-        if self._hidden:
+            return receive_frames(self._reports, zmq.DONTWAIT)
+        if self._are_all_here:
             return None
         with contextlib.suppress(zmq.Again):
             # The first frame is the sender's identity, which says nothing: the token does.

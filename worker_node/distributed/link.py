@@ -1,56 +1,81 @@
 """A rank's end of the wire: commands come in, events, reports and logs go out.
 
 Two sockets: one that only the main thread reads, while it waits for work, and one for what goes out, which any thread
-of the worker may use, one at a time. Decides nothing; ``rank`` serves the calls and ``worker`` offers this to user
-code.
+of the worker may use. Decides nothing; ``rank`` serves the calls and ``worker`` offers this to user code.
 """
 
 from __future__ import annotations
 
+import contextvars
 import json
 import logging
 import os
-import threading
 from collections.abc import Mapping, Sequence
-from typing import Any
+from dataclasses import asdict, dataclass
+from typing import Any, Self
 
 import zmq
 
 from worker_node.distributed import messages, wire
+from worker_node.distributed.batch import Item, Line, Sort
 from worker_node.distributed.cancel_flag import CancelFlag
 from worker_node.distributed.media import Frame
 from worker_node.distributed.messages import Kind, Message
+from worker_node.distributed.outbox import Outbox
+from worker_node.distributed.window import SendWindow
 
-# Messages that may wait in the socket of a rank, and in the parent's for each rank, before the rank blocks.
-QUEUED = 200
-# The head and the structure of a value; what follows are buffers.
-_SMALL_FRAMES = 2
+# The call for which a task works. Tasks and threads that the worker's own loop started carry it on past the call's end.
+_working_for: contextvars.ContextVar[int] = contextvars.ContextVar("working_for")
+
+
+@dataclass(frozen=True, slots=True)
+class Wiring:
+    """What a rank inherits: the parent's sockets, its window and the cancel flag as descriptors, and who is who."""
+
+    commands_fd: int
+    reports_fd: int
+    window_fd: int
+    flag_fd: int
+    token: str
+    parent_pid: int
+
+    @property
+    def fds(self) -> tuple[int, ...]:
+        """The descriptors to hand on."""
+        return self.commands_fd, self.reports_fd, self.window_fd, self.flag_fd
+
+    def to_text(self) -> str:
+        """Put it into words that fit an environment variable."""
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def from_text(cls, text: str) -> Self:
+        """Read what ``to_text`` wrote."""
+        return cls(**json.loads(text))
 
 
 class Link:
     """The connection of one rank to its parent, and the call it works on."""
 
-    def __init__(self, *, rank: int, address: str, token: bytes, flag_fd: int) -> None:
+    def __init__(self, rank: int, wiring: Wiring) -> None:
+        for fd in wiring.fds:
+            # Helpers that the worker starts have no business here.
+            os.set_inheritable(fd, False)
         self.rank = rank
         self.call = 0
-        self._token = token
-        self._flag = CancelFlag(flag_fd)
+        self._token = bytes.fromhex(wiring.token)
+        self._flag = CancelFlag(wiring.flag_fd)
         self._wants_events = False
         self._context = zmq.Context()
-        self._sending = threading.Lock()
         self._commands = self._context.socket(zmq.DEALER)
-        self._commands.setsockopt(zmq.IDENTITY, identity(token, rank))
-        self._commands.connect(f"ipc://{address}/commands")
+        self._commands.setsockopt(zmq.IDENTITY, identity(self._token, rank))
+        self._commands.connect(f"ipc:///proc/self/fd/{wiring.commands_fd}")
         self._out = self._context.socket(zmq.PUSH)
-        self._out.setsockopt(zmq.SNDHWM, QUEUED)
-        self._out.connect(f"ipc://{address}/reports")
-        self._commands.send_multipart(messages.pack(token, Message(Kind.HELLO, rank)))
-
-    @classmethod
-    def from_environment(cls, rank: int, text: str) -> Link:
-        """Connect as the parent's environment variable says."""
-        said = json.loads(text)
-        return cls(rank=rank, address=said["address"], token=bytes.fromhex(said["token"]), flag_fd=said["flag_fd"])
+        # The window bounds what is under way, in bytes; a bound of messages would hold up reports, too.
+        self._out.setsockopt(zmq.SNDHWM, 0)
+        self._out.connect(f"ipc:///proc/self/fd/{wiring.reports_fd}")
+        self._outbox = Outbox(SendWindow(wiring.window_fd), self._send_batch)
+        self._commands.send_multipart(messages.pack(self._token, Message(Kind.HELLO, rank)))
 
     def receive(self) -> Message:
         """Wait for the next command. Main thread only."""
@@ -59,38 +84,32 @@ class Link:
             if message is not None:
                 return message
 
-    def send(self, kind: Kind, fields: Mapping[str, Any] | None = None, value: Sequence[Frame] = ()) -> None:
-        """Send to the parent; blocks while the parent is too busy to take more."""
+    def report(self, kind: Kind, fields: Mapping[str, Any] | None = None, value: Sequence[Frame] = ()) -> None:
+        """Tell the parent how something ended, after all that was said before. A call ends with it: events from
+        threads and tasks that it left behind go nowhere.
+        """
         frames = messages.pack(self._token, Message(kind, self.rank, self.call, dict(fields or {}), value))
-        # An event's buffers may be views of memory that the worker changes next, so they are copied. A result's are
-        # not: the next call starts only after the parent has all of it.
-        with self._sending:
-            self._out.send_multipart(frames, copy=kind is Kind.EVENT)
+        with self._outbox.last_word():
+            # Uncopied: the next call starts only after the parent has all of it.
+            self._out.send_multipart(frames, copy=False)
+            self.call, self._wants_events = 0, False
 
-    def send_log(self, level: int, message: str) -> None:
-        """Send a log line, or drop it while the parent is too busy: a log must not slow a worker."""
-        frames = messages.pack(
-            self._token, Message(Kind.LOG, self.rank, self.call, {"level": level, "message": message})
-        )
-        try:
-            with self._sending:
-                self._out.send_multipart(frames, flags=zmq.DONTWAIT)
-        except zmq.Again:
-            return
+    def send_log(self, level: int, text: str) -> None:
+        """Send a log line."""
+        self._outbox.line(Line(level, text))
 
     def begin(self, call: int, *, wants_events: bool) -> None:
         """Enter a call: what is sent from now on belongs to it."""
-        self.call, self._wants_events = call, wants_events
+        with self._outbox.last_word():
+            self.call, self._wants_events = call, wants_events
+        _working_for.set(call)
 
-    def end(self) -> None:
-        """Leave the call: events from threads that it left behind go nowhere."""
-        self.call, self._wants_events = 0, False
-
-    def emit(self, data: Any, *, image_format: str, as_text: bool, is_error: bool = False) -> None:
+    def emit(self, sort: Sort, data: Any, *, image_format: str = "jpeg", as_text: bool = False) -> None:
         """Send an event of the current call, if anybody listens."""
-        if self._wants_events:
-            fields = {"image_format": image_format, "as_text": as_text, "is_error": is_error}
-            self.send(Kind.EVENT, fields, wire.encode(data))
+        if not self._wants_events or _working_for.get(self.call) != self.call:
+            return
+        item = Item(sort, wire.encode(data), image_format, as_text)
+        (self._outbox.progress if sort is Sort.PROGRESS else self._outbox.output)(item)
 
     def is_cancelled(self) -> bool:
         """Tell whether the parent asked this call to stop; other ranks may see it a moment later."""
@@ -99,9 +118,13 @@ class Link:
     def close(self) -> None:
         """Flush what was sent and disconnect."""
         self._commands.close(linger=0)
-        with self._sending:
+        with self._outbox.last_word():
             self._out.close(linger=1000)
         self._context.term()
+
+    def _send_batch(self, fields: dict[str, Any], buffers: Sequence[Frame]) -> None:
+        message = Message(Kind.BATCH, self.rank, self.call, fields, buffers)
+        self._out.send_multipart(messages.pack(self._token, message))
 
 
 class LinkHandler(logging.Handler):
@@ -122,13 +145,10 @@ class LinkHandler(logging.Handler):
 
 
 def receive_frames(socket: zmq.Socket[bytes], flags: int = 0) -> list[Frame]:
-    """Receive one message: head and structure as bytes, the buffers of tensors and the like uncopied."""
+    """Receive one message: the head as bytes, what follows uncopied."""
     frames: list[Frame] = [socket.recv(flags)]
     while socket.getsockopt(zmq.RCVMORE):
-        if len(frames) < _SMALL_FRAMES:
-            frames.append(socket.recv())
-        else:
-            frames.append(memoryview(socket.recv(copy=False).buffer))
+        frames.append(memoryview(socket.recv(copy=False).buffer))
     return frames
 
 

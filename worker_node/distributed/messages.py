@@ -1,8 +1,8 @@
 """The messages between the parent and its ranks, as frames.
 
-A message is a head (who, what, which call, a few fields) and a value already encoded by ``wire``. Every message of a
-call carries the call's number, so nothing of one call can reach another. Says nothing of how messages travel:
-``link`` and ``pool`` do that.
+A message is a head (who, what, which call, a few fields) and a value already encoded by ``wire``, or the buffers of a
+``batch``. Every message of a call carries the call's number, so nothing of one call can reach another. Says nothing of
+how messages travel: ``link`` and ``hub`` do that.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 import msgpack
 
@@ -30,11 +30,10 @@ class Kind(enum.StrEnum):
     PORT = "port"
     READY = "ready"
     SETUP_FAILED = "setup_failed"
-    EVENT = "event"
+    BATCH = "batch"
     DONE = "done"
     FAILED = "failed"
     CANCELLED = "cancelled"
-    LOG = "log"
 
 
 REPORTS = frozenset({Kind.DONE, Kind.FAILED, Kind.CANCELLED})
@@ -52,21 +51,29 @@ class Message:
     value: Sequence[Frame] = ()
 
 
+_IN_HEAD_BYTES: Final = 2**16
+"""A structure up to this size travels in the head: one frame less to send and to receive."""
+
+
 def pack(token: bytes, message: Message) -> list[Frame]:
-    """Turn a message into frames that begin with the pool's token."""
-    values = [token, message.kind.value, message.rank, message.call, message.fields]
+    """Turn a message into frames; the first begins with the pool's token."""
+    value, structure = message.value, None
+    if value and isinstance(value[0], bytes) and len(value[0]) <= _IN_HEAD_BYTES and message.kind is not Kind.BATCH:
+        structure, *value = value
+    values = [token, message.kind.value, message.rank, message.call, message.fields, structure]
     # Texts of errors and log lines are whatever user code made of them, halves of characters included.
     head: bytes = msgpack.packb(values, unicode_errors="surrogatepass")
-    return [head, *message.value]
+    return [head, *value]
 
 
 def unpack(token: bytes, frames: Sequence[Frame]) -> Message | None:
     """Read a message; None where it is not one of this pool's, whoever sent it."""
     try:
         head = msgpack.unpackb(frames[0], strict_map_key=False, unicode_errors="surrogatepass")
-        sent_token, kind, rank, call, fields = head
+        sent_token, kind, rank, call, fields, structure = head
         if sent_token != token:
             return None
-        return Message(Kind(kind), rank, call, fields, frames[1:])
+        value = frames[1:] if structure is None else [structure, *frames[1:]]
+        return Message(Kind(kind), rank, call, fields, value)
     except (ValueError, TypeError, IndexError, msgpack.UnpackException):
         return None

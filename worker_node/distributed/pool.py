@@ -8,22 +8,24 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
-import json
 import logging
 import os
 import subprocess
 from collections.abc import Sequence
 from typing import Protocol
 
+from worker_node.distributed.batch import Event, Item, Line, unpacked
 from worker_node.distributed.cancel_flag import CancelFlag
 from worker_node.distributed.environment import rank_environment
 from worker_node.distributed.errors import NotRunning, RankDied, RunnerError, SetupFailed, SpawnFailed, StartTimeout
 from worker_node.distributed.events import RankLog
 from worker_node.distributed.hub import Hub
 from worker_node.distributed.launch import Launch
+from worker_node.distributed.link import Wiring
 from worker_node.distributed.media import Frame
 from worker_node.distributed.messages import Kind, Message
 from worker_node.distributed.processes import RankProcess
+from worker_node.distributed.window import ReceiveWindow
 
 # A rank that dies in setup makes collectives of others fail, whose errors may come first: the cause gets this long.
 _CAUSE_S = 0.5
@@ -32,8 +34,11 @@ _CAUSE_S = 0.5
 class Listener(Protocol):
     """What hears a pool: the runner, and tests."""
 
-    def on_message(self, message: Message) -> None:
-        """Take a message that belongs to a call."""
+    def on_report(self, message: Message) -> None:
+        """Take a rank's report on a call."""
+
+    def on_event(self, call: int, event: Event) -> None:
+        """Take an event of a call."""
 
     def on_log(self, log: RankLog) -> None:
         """Take a log line."""
@@ -51,15 +56,19 @@ class Pool:
         self.ready_ranks: set[int] = set()
         self._launch, self._listener, self._spawner = launch, listener, spawner
         self._loop = loop
+        self.logs_dropped = 0
         self._flag = CancelFlag.create()
+        self._windows: list[ReceiveWindow] = []
         try:
+            self._windows += [ReceiveWindow() for _ in range(launch.world_size)]
             self._hub = Hub(self._on_message)
         except BaseException:
-            self._flag.close()
+            self._close_flags()
             raise
         self._ready: asyncio.Future[None] = loop.create_future()
         self._port: int | None = None
         self._want_port: set[int] = set()
+        self._may_join = False
         self._ending = False
         self._dead: RankDied | None = None
 
@@ -68,8 +77,8 @@ class Pool:
         """How many messages were not this pool's."""
         return self._hub.dropped
 
-    async def start(self, timeout_s: float) -> None:
-        """Spawn the ranks and wait until each is ready.
+    async def start(self, timeout_s: float, *, instead_of: Pool | None = None) -> None:
+        """Spawn the ranks and wait until each is ready; they touch no GPU before the pool that they replace is gone.
 
         Raises:
             SetupFailed: the first rank that failed, with its traceback.
@@ -79,6 +88,10 @@ class Pool:
         try:
             async with asyncio.timeout(timeout_s):
                 await self._spawn()
+                if instead_of is not None:
+                    await instead_of.destroy()
+                self._may_join = True
+                self._pass_on_port()
                 await self._ready
                 self._raise_death()
         except TimeoutError as exc:
@@ -98,10 +111,6 @@ class Pool:
     def cancel(self, call: int) -> None:
         """Set the flag that the ranks' ``raise_if_cancelled`` reads."""
         self._flag.cancel(call)
-
-    def throttle(self, paused: bool) -> None:
-        """Stop reading what ranks send, or go on: they block once the sockets are full."""
-        self._hub.throttle(paused)
 
     async def stop(self, timeout_s: float) -> None:
         """Let the ranks run ``teardown`` and exit; kill those that take longer."""
@@ -135,21 +144,30 @@ class Pool:
 
     def _close(self) -> None:
         self._hub.close()
+        self._close_flags()
+
+    def _close_flags(self) -> None:
         self._flag.close()
+        for window in self._windows:
+            window.close()
 
     async def _spawn(self) -> None:
-        said = {"address": self._hub.folder, "token": self._hub.token.hex(), "flag_fd": self._flag.fd}
-        link = json.dumps({**said, "parent_pid": os.getpid()})
         launch = self._launch
 
         def spawn_all() -> None:
             for rank in range(launch.world_size):
                 if self._ending:
                     return
+                wiring = self._wiring(rank)
                 env = rank_environment(
-                    os.environ, launch.env, rank=rank, world_size=launch.world_size, devices=launch.devices, link=link
+                    os.environ,
+                    launch.env,
+                    rank=rank,
+                    world_size=launch.world_size,
+                    devices=launch.devices,
+                    link=wiring.to_text(),
                 )
-                popen = RankProcess.spawn(rank, env=env, cwd=launch.cwd, flag_fd=self._flag.fd)
+                popen = RankProcess.spawn(rank, env=env, cwd=launch.cwd, pass_fds=wiring.fds)
                 self._loop.call_soon_threadsafe(adopt, rank, popen)
 
         def adopt(rank: int, popen: subprocess.Popen[bytes]) -> None:
@@ -172,43 +190,65 @@ class Pool:
             await spawning
             raise
 
+    def _wiring(self, rank: int) -> Wiring:
+        return Wiring(
+            commands_fd=self._hub.commands_fd,
+            reports_fd=self._hub.reports_fd,
+            window_fd=self._windows[rank].fd,
+            flag_fd=self._flag.fd,
+            token=self._hub.token.hex(),
+            parent_pid=os.getpid(),
+        )
+
     def _raise_death(self) -> None:
         """Raise where a rank ended between its own readiness and the last one's."""
         if self._dead is not None:
             raise self._dead
 
     def _on_message(self, message: Message) -> None:
-        if message.kind is Kind.LOG:
-            self._listener.on_log(RankLog(message.rank, message.fields["level"], message.fields["message"]))
+        if message.kind is Kind.BATCH:
+            self._on_batch(message)
         elif message.call:
-            self._listener.on_message(message)
+            self._listener.on_report(message)
         elif not self._ready.done():
             self._on_start_message(message)
+
+    def _on_batch(self, message: Message) -> None:
+        rank, window = message.rank, self._windows[message.rank]
+        for item in unpacked(message):
+            if isinstance(item, Item):
+                self._listener.on_event(message.call, Event(rank, item, window))
+                continue
+            if isinstance(item, Line):
+                log = RankLog(rank, item.level, item.text)
+            else:
+                self.logs_dropped += item.lines
+                log = RankLog(rank, logging.WARNING, f"{item.lines} log lines were dropped: nobody read fast enough")
+            self._listener.on_log(log)
+            window.taken(item.cost_bytes)
+        window.grant()
 
     def _on_start_message(self, message: Message) -> None:
         rank = message.rank
         if message.kind is Kind.HELLO:
             self._hub.send(Message(Kind.LAUNCH, rank, 0, self._launch.fields(), self._launch.setup))
         elif message.kind is Kind.PORT:
-            self._pass_on_port(rank, message.fields["port"])
+            self._want_port.add(rank)
+            self._port = self._port or message.fields["port"]
+            self._pass_on_port()
         elif message.kind is Kind.READY:
             self.ready_ranks.add(rank)
             if len(self.ready_ranks) == self._launch.world_size:
-                # Every rank is connected: with the address gone nobody else can come, and nothing is left behind.
-                self._hub.hide()
+                self._hub.all_here()
                 self._ready.set_result(None)
         elif message.kind is Kind.SETUP_FAILED:
             told = {name: message.fields[name] for name in ("type_name", "message", "traceback")}
-            self._loop.call_later(_CAUSE_S, self._give_up, SetupFailed(rank=rank, **told))
+            pause_s = _CAUSE_S if self._launch.world_size > 1 else 0
+            self._loop.call_later(pause_s, self._give_up, SetupFailed(rank=rank, **told))
 
-    def _pass_on_port(self, rank: int, port: int | None) -> None:
-        if rank == 0:
-            self._port = port
-        else:
-            self._want_port.add(rank)
-        if self._port is not None:
-            while self._want_port:
-                self._hub.send(Message(Kind.JOIN, self._want_port.pop(), 0, {"port": self._port}))
+    def _pass_on_port(self) -> None:
+        while self._may_join and self._port is not None and self._want_port:
+            self._hub.send(Message(Kind.JOIN, self._want_port.pop(), 0, {"port": self._port}))
 
     def _on_line(self, rank: int, stream: str, text: str) -> None:
         self._listener.on_log(RankLog(rank, logging.WARNING if stream == "stderr" else logging.INFO, text))

@@ -13,7 +13,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import IO
 
 _KEPT_LINES = 20
@@ -40,7 +40,9 @@ class RankProcess:
             self._loop.add_reader(pipe.fileno(), self._read, name, pipe)
 
     @staticmethod
-    def spawn(rank: int, *, env: Mapping[str, str], cwd: str | None, flag_fd: int) -> subprocess.Popen[bytes]:
+    def spawn(
+        rank: int, *, env: Mapping[str, str], cwd: str | None, pass_fds: Sequence[int]
+    ) -> subprocess.Popen[bytes]:
         """Start the interpreter of a rank, from a thread that lives on: the kernel ends the rank with that thread."""
         return subprocess.Popen(
             [sys.executable, "-u", "-P", "-m", "worker_node.distributed.rank", str(rank)],
@@ -49,7 +51,7 @@ class RankProcess:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
-            pass_fds=(flag_fd,),
+            pass_fds=tuple(pass_fds),
             # A group of its own: an interrupt typed at the parent is the parent's to act on, and a kill reaches helpers
             # of the rank. In the parent's session: who ends that after the parent was killed finds the helpers, too.
             process_group=0,

@@ -11,17 +11,19 @@ import contextlib
 import ctypes
 import faulthandler
 import inspect
-import json
 import logging
 import os
 import signal
+import socket
 import sys
 import traceback
 from typing import Any
 
 from worker_node.distributed import environment, wire
+from worker_node.distributed.collector import spare_imports
 from worker_node.distributed.errors import CallCancelled, SerializationFailed
-from worker_node.distributed.link import Link, LinkHandler
+from worker_node.distributed.leaving import quick_exit
+from worker_node.distributed.link import Link, LinkHandler, Wiring
 from worker_node.distributed.messages import Kind, Message
 from worker_node.distributed.worker import DistributedWorker
 
@@ -31,20 +33,22 @@ _PR_SET_PDEATHSIG = 1
 def main() -> None:
     """Serve as the rank that the command line names until told to stop."""
     rank, text = int(sys.argv[1]), os.environ.pop(environment.LINK)
-    die_with(json.loads(text)["parent_pid"])
+    wiring = Wiring.from_text(text)
+    die_with(wiring.parent_pid)
     faulthandler.enable()
-    link = Link.from_environment(rank, text)
+    link = Link(rank, wiring)
     launch = link.receive()
     _take_over(launch.fields)
     _log_to(link)
     try:
         worker = _set_up(link, launch)
     except Exception as exc:  # noqa: BLE001 - user code may raise anything, and all of it belongs to the parent
-        link.send(Kind.SETUP_FAILED, _describe(exc))
+        link.report(Kind.SETUP_FAILED, _describe(exc))
         # The parent ends all ranks now. Leaving by ourselves would look like a crash.
-        link.receive()
+        while link.receive().kind is Kind.JOIN:
+            pass
         return
-    link.send(Kind.READY, {"device": str(worker.device)})
+    link.report(Kind.READY, {"device": str(worker.device)})
     takes_streaming = _takes_streaming(type(worker))
     while (message := link.receive()).kind is Kind.CALL:
         _serve(worker, link, message, takes_streaming=takes_streaming)
@@ -82,23 +86,26 @@ def _log_to(link: Link) -> None:
 def _set_up(link: Link, launch: Message) -> DistributedWorker:
     from worker_node.distributed.references import resolve
 
-    fields = launch.fields
-    worker_cls = resolve(fields["worker"])
-    # Late, so that a class that cannot be imported is reported without waiting for torch.
-    from worker_node.distributed import group
+    fields, listener = launch.fields, None
+    address, world_size = fields["master_addr"], fields["world_size"]
+    if link.rank == 0:
+        # Torch would listen on every interface, and its store asks nobody who they are.
+        listener = socket.create_server((address, fields["master_port"] or 0))
+    link.report(Kind.PORT, {"port": listener.getsockname()[1] if listener else None})
+    with spare_imports():
+        worker_cls = resolve(fields["worker"])
+        # Late, so that a class that cannot be imported is reported without waiting for torch.
+        from worker_node.distributed import group
 
-    def exchange_port(mine: int | None) -> int:
-        link.send(Kind.PORT, {"port": mine})
-        return mine if mine is not None else int(link.receive().fields["port"])
-
-    world_size = fields["world_size"]
+    # Comes when the ranks that these replace are gone: until then no GPU may be touched.
+    port = link.receive().fields["port"]
     vote = group.join(
         rank=link.rank,
         world_size=world_size,
-        address=fields["master_addr"],
-        port=fields["master_port"],
+        address=address,
+        port=port,
+        listener=listener,
         timeout_s=fields["timeout_s"],
-        exchange_port=exchange_port,
     )
     worker = worker_cls(link.rank, world_size)
     worker.attach(link, vote, world_size)
@@ -123,8 +130,7 @@ def _serve(worker: DistributedWorker, link: Link, message: Message, *, takes_str
         kind = Kind.CANCELLED
     except Exception as exc:  # noqa: BLE001 - user code may raise anything, and all of it belongs to the caller
         kind, fields = Kind.FAILED, _describe(exc)
-    link.send(kind, {**fields, "steps": group.steps()}, value)
-    link.end()
+    link.report(kind, {**fields, "steps": group.steps()}, value)
 
 
 def _takes_streaming(worker_cls: type[DistributedWorker]) -> bool:
@@ -157,4 +163,5 @@ def _leave_group() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with quick_exit():
+        main()

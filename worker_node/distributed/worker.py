@@ -14,6 +14,7 @@ import threading
 from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from worker_node.distributed.batch import Sort
 from worker_node.distributed.errors import CallCancelled
 
 if TYPE_CHECKING:
@@ -73,27 +74,30 @@ class DistributedWorker:
             return self._loop
 
     def add_streaming_result(self, result: Any, image_format: str = "jpeg", as_text_event: bool = False) -> None:
-        """Send an intermediate result to the caller.
+        """Send an intermediate result to the caller; wait here while the caller is far behind.
 
-        What was added before ``__call__`` returns arrives before the result, and never in another call. Images travel
-        without loss; ``image_format`` is for whoever writes the file. At world size 1 this also asks whether the call
-        was cancelled.
+        None is lost: what was added before ``__call__`` returns arrives before the result, and never in another call.
+        Images travel without loss; ``image_format`` is for whoever writes the file. At world size 1 this also asks
+        whether the call was cancelled.
 
         Raises:
             CallCancelled: world size 1, and the caller cancelled.
             SerializationFailed: a part of ``result`` has no form on the wire.
         """
-        if self._link is None:
-            return
-        if self.world_size == 1:
-            self.raise_if_cancelled()
-        self._link.emit(result, image_format=image_format, as_text=as_text_event)
+        self._emit(Sort.OUTPUT, result, image_format=image_format, as_text=as_text_event)
+
+    def add_progress(self, data: Any, image_format: str = "jpeg") -> None:
+        """Send progress, of which only the newest matters: while the caller is behind, the next replaces it.
+
+        Never waits. The last before a streaming result, or before the end of the call, always arrives. Otherwise like
+        ``add_streaming_result``.
+        """
+        self._emit(Sort.PROGRESS, data, image_format=image_format)
 
     def add_streaming_error(self, error: BaseException) -> None:
         """Send an error as an intermediate result; the call goes on."""
         if self._link is not None:
-            data = {"error": str(error), "error_type": type(error).__name__}
-            self._link.emit(data, image_format="jpeg", as_text=False, is_error=True)
+            self._link.emit(Sort.ERROR, {"error": str(error), "error_type": type(error).__name__})
 
     def raise_if_cancelled(self) -> None:
         """Stop here if the caller cancelled. A collective: every rank must ask at the same step, and then all stop at
@@ -146,6 +150,13 @@ class DistributedWorker:
     def finish(self, value: Any) -> Any:
         """Return ``value``, or wait in the worker's event loop for what it is awaited for."""
         return self.submit(_awaited(value)).result() if inspect.isawaitable(value) else value
+
+    def _emit(self, sort: Sort, data: Any, *, image_format: str, as_text: bool = False) -> None:
+        if self._link is None:
+            return
+        if self.world_size == 1:
+            self.raise_if_cancelled()
+        self._link.emit(sort, data, image_format=image_format, as_text=as_text)
 
     def _run_loop(self, loop: asyncio.AbstractEventLoop) -> None:
         self._on_device(loop.run_forever)
