@@ -1,7 +1,7 @@
 """The process group of a rank: device and backend, the rendezvous, the vote, and the count of collectives.
 
-The one place that decides between cuda with NCCL and cpu with gloo. Rank 0 listens on a port that the system chose
-and the parent tells the others, so two runners on a host cannot meet.
+The one place that decides between cuda with NCCL and cpu with gloo. Rank 0 brings a socket that listens on a port that
+the system chose and the parent tells the others, so two runners on a host cannot meet.
 """
 
 from __future__ import annotations
@@ -25,18 +25,9 @@ def device_of(rank: int) -> torch.device:
 
 
 def join(
-    *,
-    rank: int,
-    world_size: int,
-    address: str,
-    timeout_s: float,
-    port: int | None,
-    exchange_port: Callable[[int | None], int],
+    *, rank: int, world_size: int, address: str, port: int, listener: socket.socket | None, timeout_s: float
 ) -> Votes:
-    """Enter the runner's process group and return its vote.
-
-    ``exchange_port`` takes rank 0's port to the others: called with the port on rank 0, with None elsewhere.
-    """
+    """Enter the runner's process group and return its vote. ``listener`` is rank 0's and taken over."""
     device = device_of(rank)
     if device.type == "cuda":
         if world_size > torch.cuda.device_count():
@@ -44,7 +35,7 @@ def join(
         torch.cuda.set_device(device)
     elif "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(max(1, (os.cpu_count() or 1) // world_size))
-    store = _meet(rank, world_size, address, port or 0, timedelta(seconds=timeout_s), exchange_port)
+    store = _meet(world_size, address, port, listener, timedelta(seconds=timeout_s))
     dist.init_process_group(
         "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo",
         store=store,
@@ -77,24 +68,15 @@ def steps() -> dict[str, int]:
     return {name: count(group) for group, name in groups.items()}
 
 
-def _meet(
-    rank: int, world_size: int, address: str, port: int, timeout: timedelta, exchange_port: Callable[[int | None], int]
-) -> TCPStore:
-    if rank == 0:
-        # Torch would listen on every interface, and its store asks nobody who they are.
-        listener = socket.create_server((address, port))
-        port = exchange_port(listener.getsockname()[1])
-        store = TCPStore(
-            address,
-            port,
-            world_size,
-            is_master=True,
-            timeout=timeout,
-            wait_for_workers=False,
-            master_listen_fd=listener.detach(),
-        )
-    else:
-        port = exchange_port(None)
-        store = TCPStore(address, port, world_size, is_master=False, timeout=timeout, wait_for_workers=False)
-    os.environ["MASTER_ADDR"], os.environ["MASTER_PORT"] = address, str(store.port)
+def _meet(world_size: int, address: str, port: int, listener: socket.socket | None, timeout: timedelta) -> TCPStore:
+    store = TCPStore(
+        address,
+        port,
+        world_size,
+        is_master=listener is not None,
+        timeout=timeout,
+        wait_for_workers=False,
+        master_listen_fd=listener.detach() if listener is not None else None,
+    )
+    os.environ["MASTER_ADDR"], os.environ["MASTER_PORT"] = address, str(port)
     return store

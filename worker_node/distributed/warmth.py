@@ -114,12 +114,15 @@ class Warmth:
             self.pool.destroy_now(timeout_s)
         self._forget()
 
-    async def _make(self) -> None:
+    async def _make(self, instead_of: Pool | None = None) -> None:
         if self._launch is None or self._ready is None or self._spawner is None:
             raise NotRunning("the runner was stopped")
+        if instead_of is not None and self._launch.master_port is not None:
+            # Two generations cannot listen on one port.
+            await instead_of.destroy()
         try:
             self.pool = Pool(self._launch, self._listener, self._spawner)
-            await self.pool.start(self._timeout_s)
+            await self.pool.start(self._timeout_s, instead_of=instead_of)
         except RunnerError:
             raise
         except Exception as exc:
@@ -130,29 +133,32 @@ class Warmth:
 
     async def _rebuild(self, lost: Pool) -> None:
         try:
-            await lost.destroy()
-            if await self._has_made_again():
+            if await self._has_made_again(lost):
                 return
         except Exception as exc:  # noqa: BLE001 - whatever it is, calls wait for these ranks
             _log.exception("rebuilding the ranks was given up")
             self._reasons.append(SpawnFailed(f"rebuilding was given up: {type(exc).__name__}: {exc}"))
+        finally:
+            await lost.destroy()
         self.pool = None
         self.state = RunnerState.BROKEN
         if self._ready is not None and not self._ready.done():
             self._ready.set_exception(PoolBroken(self._reasons))
             self._ready.exception()
 
-    async def _has_made_again(self) -> bool:
+    async def _has_made_again(self, lost: Pool) -> bool:
         while len(self._reasons) < self._rebuild_attempts:
             await asyncio.sleep(pause_before(self._misfortunes))
             try:
-                await self._make()
+                await self._make(lost)
             except RunnerError as exc:
                 self._misfortunes += 1
                 self._reasons.append(exc)
                 _log.warning(
                     "rebuilding the ranks failed (%d of %d): %s", len(self._reasons), self._rebuild_attempts, exc
                 )
+                # What these still hold may be what was missing.
+                await lost.destroy()
             else:
                 self.restarts += 1
                 _log.info("the ranks are warm again")
