@@ -1,143 +1,104 @@
-"""How fast the runner is, beside a raw ZMQ round trip of the same run: empty calls, events, a large result, a start.
+"""Our runner beside fal.distributed, a raw ZMQ round trip and bare torch, in one run, against what it has to show.
 
-OMP_NUM_THREADS=1 python benchmarks/runner.py [--world-sizes 1 2] [--calls 2000]
+    python benchmarks/runner.py [--world-sizes 1 2] [--json FILE] [--fal-site FOLDER] [--quick]
+
+Ends with 1 where a threshold is missed, or could not be judged because fal is not there. fal is installed into an
+environment of its own under .stoker/benchmarks, once; --fal-site names a folder that has its packages already
+(``pip install --target``), for machines without a network. Where there is no GPU both run on gloo, fal by a patch in
+``benchmarks/peers/theirs.py``; where there are GPUs, both run on NCCL. --quick shows that the benchmark itself works.
 """
 
 from __future__ import annotations
 
 import argparse
-import asyncio
+import json
 import os
-import statistics
-import subprocess
+import platform
 import sys
-import tempfile
 import time
-from collections.abc import Awaitable, Callable
-from typing import Any
+from pathlib import Path
 
-import zmq
-import zmq.asyncio
+# As a script it finds its own folder only.
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from worker_node.distributed import DistributedRunner, DistributedWorker, RankEvent
+from benchmarks.peers import bare, fal_environment, report
+from benchmarks.peers.figures import Figures
+from benchmarks.peers.process import PeerFailed
+from benchmarks.peers.session import QUICK, Counts, Fal, Session
+from benchmarks.peers.thresholds import Verdict, verdicts
 
-ECHO = """
-import sys, zmq
-socket = zmq.Context().socket(zmq.DEALER)
-socket.connect(sys.argv[1])
-socket.send(b"")
-while True:
-    socket.send(socket.recv())
-"""
-
-IMPORT = """
-import os, torch, torch.distributed as dist
-store = dist.TCPStore("127.0.0.1", 0, 1, is_master=True)
-dist.init_process_group("gloo", store=store, rank=0, world_size=1)
-"""
+START_SIZES = {1, 2, 4}
 
 
-class Bench(DistributedWorker):
-    """Does nothing, adds events, or returns many bytes."""
-
-    def __call__(self, events: int = 0, result_bytes: int = 0, paced_s: float = 0) -> Any:
-        """Serve one call."""
-        if self.rank == 0:
-            for number in range(events):
-                if paced_s:
-                    time.sleep(paced_s)
-                self.add_streaming_result({"number": number, "sent": time.monotonic()})
-        if result_bytes:
-            import torch
-
-            return torch.zeros(result_bytes, dtype=torch.uint8)
-        return None
-
-
-async def timed(count: int, act: Callable[[], Awaitable[Any]]) -> str:
-    """Run ``act`` so often and describe how long each took."""
-    taken = []
-    for _ in range(count):
-        began = time.perf_counter()
-        await act()
-        taken.append((time.perf_counter() - began) * 1000)
-    return described(taken)
-
-
-def described(taken_ms: list[float]) -> str:
-    """Say median and 99th percentile."""
-    return f"p50 {statistics.median(taken_ms):7.3f} ms   p99 {statistics.quantiles(taken_ms, n=100)[-1]:7.3f} ms"
-
-
-async def raw(calls: int) -> None:
-    """Measure zmq.asyncio alone, against a process that sends back what it gets."""
-    with tempfile.TemporaryDirectory() as folder:
-        address = f"ipc://{folder}/raw"
-        context = zmq.asyncio.Context()
-        socket = context.socket(zmq.ROUTER)
-        socket.bind(address)
-        echo = await asyncio.create_subprocess_exec(sys.executable, "-c", ECHO, address)
-        name, _ = await socket.recv_multipart()
-
-        async def round_trip() -> None:
-            await socket.send_multipart([name, b"x" * 60])
-            await socket.recv_multipart()
-
-        await timed(calls // 10, round_trip)
-        print(f"raw asyncio zmq round trip      {await timed(calls, round_trip)}")
-        echo.kill()
-        await echo.wait()
-        context.destroy(linger=0)
-
-
-async def ours(world_size: int, calls: int) -> None:
-    """Measure one runner."""
-    print(f"world size {world_size}")
-    began = time.perf_counter()
-    runner = DistributedRunner(Bench, world_size)
-    await runner.start()
-    print(f"  start to ready                {time.perf_counter() - began:.2f} s")
-    await timed(calls // 10, runner.invoke)
-    print(f"  empty call                    {await timed(calls, runner.invoke)}")
-    latencies: list[float] = []
-
-    def heard(event: RankEvent) -> None:
-        latencies.append((time.monotonic() - event.data["sent"]) * 1000)
-
-    await runner.call({"events": 200, "paced_s": 0.005}, on_event=heard)
-    print(f"  event, worker to listener     {described(latencies)}")
-    latencies.clear()
-    began = time.perf_counter()
-    await runner.call({"events": 50_000}, on_event=heard)
-    print(f"  events in a burst             {len(latencies) / (time.perf_counter() - began):,.0f} a second")
-    # The first tensor imports torch into this process.
-    await runner.invoke({"result_bytes": 1})
-    big = await timed(10, lambda: runner.invoke({"result_bytes": 32 << 20}))
-    print(f"  32 MiB tensor as result       {big}")
-    await runner.stop()
-
-
-def bare_start(world_size: int) -> float:
-    """Time so many interpreters that import torch and enter a process group, side by side."""
-    began = time.perf_counter()
-    processes = [subprocess.Popen([sys.executable, "-c", IMPORT]) for _ in range(world_size)]
-    for process in processes:
-        process.wait()
-    return time.perf_counter() - began
-
-
-async def main() -> None:
+def main() -> int:
     """Run all of it."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    options = arguments()
+    hardware = bare.hardware()
+    machine = described(hardware)
+    print(machine)
+    fal, fal_said = (None, "left out") if options.quick else found_fal(options.fal_site)
+    print(f"fal {fal_said}\n\n{report.LEGEND}\n", flush=True)
+    counts = QUICK if options.quick else Counts(repeats=options.repeats)
+    gpus = int(hardware["gpus"])
+    starts = set() if options.quick else {size for size in START_SIZES if not gpus or size <= gpus}
+    figures, judged = Figures(), list[Verdict]()
+    for size in sorted({*options.world_sizes} | starts):
+        began, load = time.monotonic(), os.getloadavg()[0]
+        calls = size in options.world_sizes
+        Session(figures, size, counts).run(fal, calls=calls)
+        print("\n".join(report.table(figures, size)))
+        these = list(verdicts(figures, size, calls=calls))
+        judged += these
+        print("".join(f"  {verdict}\n" for verdict in these), end="")
+        print(
+            f"  ({time.monotonic() - began:.0f} s, load average {load:.1f} to {os.getloadavg()[0]:.1f})\n", flush=True
+        )
+    missed = [verdict for verdict in judged if not verdict.is_met]
+    print(f"{len(judged) - len(missed)} of {len(judged)} thresholds met")
+    if options.json:
+        told = {"machine": machine, "fal": fal_said, "figures": figures.described()}
+        told["verdicts"] = [{**vars(verdict), "text": str(verdict)} for verdict in judged]
+        options.json.write_text(json.dumps(told, indent=1))
+    return int(bool(missed) and not options.quick)
+
+
+def arguments() -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--world-sizes", type=int, nargs="+", default=[1, 2])
-    parser.add_argument("--calls", type=int, default=2000)
-    arguments = parser.parse_args()
-    print(f"load average {os.getloadavg()[0]:.1f}")
-    await raw(arguments.calls)
-    for world_size in arguments.world_sizes:
-        print(f"bare torch import and group, {world_size} side by side, to their exit: {bare_start(world_size):.2f} s")
-        await ours(world_size, arguments.calls)
+    parser.add_argument("--repeats", type=int, default=Counts.repeats)
+    parser.add_argument("--json", type=Path, help="write the figures there, too")
+    parser.add_argument("--fal-site", type=Path, help="a folder with fal's packages, instead of installing them")
+    parser.add_argument("--quick", action="store_true", help="few of each and no fal; a missed threshold is no failure")
+    options = parser.parse_args()
+    if options.quick:
+        options.world_sizes = options.world_sizes[:1]
+    return options
+
+
+def found_fal(site: Path | None) -> tuple[Fal | None, str]:
+    """Return where fal is, and its version or why there is none."""
+    try:
+        python = sys.executable if site else fal_environment.python()
+        version = fal_environment.version(python, site)
+    except fal_environment.FalMissing as exc:
+        return None, f"is missing, and what is compared with it counts as missed: {exc}"
+    return Fal(python, [site.resolve()] if site else []), version
+
+
+def described(hardware: dict[str, str]) -> str:
+    """Say what this runs on."""
+    models = [
+        line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line
+    ]
+    gpus = f"{hardware['gpus']} {hardware['gpu']}" if hardware["gpu"] else "no GPU, gloo"
+    cores = f"{os.cpu_count()} cores ({models[0] if models else platform.machine()})"
+    load = " ".join(f"{load:.1f}" for load in os.getloadavg())
+    return f"{cores}, {gpus}, torch {hardware['torch']}, Python {platform.python_version()}, load average {load}"
 
 
 if __name__ == "__main__":
-    asyncio.run(main())
+    try:
+        sys.exit(main())
+    except PeerFailed as exc:
+        sys.exit(f"{exc}")

@@ -1,1 +1,1 @@
-"""What the runner is measured beside; each in processes of its own."""
+"""What ``benchmarks/runner.py`` sets side by side: our runner, fal.distributed, raw ZMQ and bare torch."""
