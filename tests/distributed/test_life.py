@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -16,6 +18,7 @@ from worker_node.distributed import (
     DistributedWorker,
     InvalidWorker,
     NotRunning,
+    RankDied,
     RunnerState,
 )
 
@@ -37,6 +40,21 @@ async def test_ranks_die_with_a_parent_that_is_killed_and_leave_no_file(tmp_path
     await parent.wait()
 
     assert len(ranks) == 2
+    for rank in ranks:
+        await ended(rank)
+    assert os.listdir(tmp_path) == []  # noqa: PTH208 - the lint for async code forbids iterdir here
+
+
+@pytest.mark.parametrize("where", ["import", "setup"])
+async def test_ranks_that_are_not_ready_die_with_a_parent_that_is_killed(where: str, tmp_path: Path):
+    env = {**PATHS, "TMPDIR": str(tmp_path), "STALL": where}
+    parent = await asyncio.create_subprocess_exec(sys.executable, SCRIPT, stdout=subprocess.PIPE, env=env)
+    assert parent.stdout is not None
+    ranks = [os.pidfd_open(int(await parent.stdout.readline())) for _ in range(2)]
+
+    parent.kill()
+    await parent.wait()
+
     for rank in ranks:
         await ended(rank)
     assert os.listdir(tmp_path) == []  # noqa: PTH208 - the lint for async code forbids iterdir here
@@ -68,6 +86,22 @@ async def test_eight_ranks_work_together_and_do_not_meet_a_runner_that_starts_at
 
     assert [result["setup"]["name"] for result in results] == ["eight", "two"]
     assert sums == [8.0, 2.0]
+
+
+async def test_ranks_meet_on_the_port_that_was_asked_for_after_a_rebuild_too():
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    runner = DistributedRunner(TOOLBOX, 2, master_port=port, env=ENV)
+    asked = {"do": "environment", "names": ["MASTER_PORT"]}
+
+    async with runner:
+        first = await runner.invoke(asked)
+        os.kill(runner.status().ranks[0].pid, signal.SIGKILL)
+        with pytest.raises(RankDied):
+            await runner.invoke({"do": "ignore_cancel"})
+        second = await runner.invoke(asked)
+
+    assert first == second == {"MASTER_PORT": str(port)}
 
 
 async def test_stop_ends_every_process_and_a_stopped_runner_can_start_again(
