@@ -49,6 +49,14 @@ async def test_defect_02_events_added_during_invoke_do_not_reach_the_next_stream
     assert [item if isinstance(item, str) else item["tag"] for item in streamed] == ["second"] * 3
 
 
+async def test_defect_02_a_coroutine_that_outlives_its_call_adds_nothing_to_a_later_one(single: DistributedRunner):
+    await single.invoke({"do": "leave_coroutine"})
+
+    streamed = [item async for item in single.stream({"do": "let_coroutine_go"})]
+
+    assert streamed == ["mine", "whole"]
+
+
 async def test_defect_10_nothing_polls_while_a_call_waits(single: DistributedRunner, monkeypatch: pytest.MonkeyPatch):
     loop = asyncio.get_running_loop()
     begun, call_at = loop.time(), loop.call_at

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import concurrent.futures
 import multiprocessing.reduction
 import os
 import threading
@@ -30,13 +29,6 @@ class Bench(Toolbox):
         if self.rank in ranks:
             raise KeyError(f"no such thing on {self.rank}")
 
-    def emit_and_die(self, rank: int, **_: Any) -> None:
-        """Say that the call is under way, and die on ``rank`` when every rank has said so."""
-        self.add_streaming_result(self.rank)
-        self.all_reduce()
-        self.die(rank, "kill")
-        self.all_reduce()
-
     def emit_made(self, what: str, **_: Any) -> None:
         self.add_streaming_result({"made": self.make(what)}, as_text_event=True)
 
@@ -52,25 +44,19 @@ class Bench(Toolbox):
     def noise(self, mode: str, **_: Any) -> Image.Image:
         return noise(mode)
 
-    def leave_behind(self, how: str, **_: Any) -> None:
-        """Return while work of this call goes on, that adds a result when a later call lets it."""
+    def leave_coroutine(self, **_: Any) -> None:
+        """Return while a coroutine of this call waits, to add a result when a later call lets it."""
         self.gate = threading.Event()
 
-        def late() -> None:
-            self.gate.wait()
-            self.add_streaming_result("late")
-
-        async def late_too() -> None:
+        async def late() -> None:
             await asyncio.to_thread(self.gate.wait)
             self.add_streaming_result("late")
 
-        self.left: concurrent.futures.Future[None] = (
-            self.run_in_worker(late) if how == "run_in_worker" else self.submit(late_too())
-        )
+        self.left = self.submit(late())
 
-    def let_go(self, **_: Any) -> str:
+    def let_coroutine_go(self, **_: Any) -> str:
         self.gate.set()
-        concurrent.futures.wait([self.left])
+        self.left.result()
         self.add_streaming_result("mine")
         return "whole"
 
