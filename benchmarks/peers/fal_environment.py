@@ -9,7 +9,7 @@ import sys
 import venv
 from pathlib import Path
 
-from benchmarks.peers.process import ROOT
+from benchmarks.peers.process import ROOT, environment
 
 FOLDER = ROOT / ".stoker" / "benchmarks" / "fal"
 WANTED = ("fal>=1.83.0", "torch", "pyzmq", "cloudpickle", "numpy", "pillow")
@@ -25,7 +25,7 @@ def python() -> str:
     """Return the interpreter of fal's environment; make it where it is missing or was made for other versions.
 
     Raises:
-        FalMissing: with pip's last words.
+        FalMissing: with the last words of who failed.
     """
     shared = [line for line in (ROOT / "constraints.txt").read_text().splitlines() if SHARED.fullmatch(line)]
     made_for = "\n".join([sys.version, *WANTED, *shared])
@@ -36,7 +36,12 @@ def python() -> str:
         return str(executable)
     print("installing fal into an environment of its own, once", file=sys.stderr, flush=True)
     shutil.rmtree(FOLDER, ignore_errors=True)
-    venv.create(FOLDER, with_pip=True)
+    try:
+        venv.create(FOLDER, with_pip=True)
+    except (
+        subprocess.CalledProcessError
+    ) as exc:  # an interpreter without ensurepip, as Debian's is without python3-venv
+        raise FalMissing(f"no environment could be made: {exc}") from exc
     constraints = FOLDER / "constraints.txt"
     constraints.write_text("\n".join(shared) + "\n")
     pip = subprocess.run(
@@ -46,16 +51,21 @@ def python() -> str:
         check=False,
     )
     if pip.returncode != 0:
-        raise FalMissing(pip.stderr[-500:])
+        raise FalMissing(last_line(pip.stderr))
     stamp.write_text(made_for)
     return str(executable)
 
 
 def version(executable: str, site: Path | None) -> str:
     """Return fal's version."""
-    path = [str(site)] if site else []
-    asked = "import sys; sys.path[:0] = sys.argv[1:]; import importlib.metadata as m; print(m.version('fal'))"
-    told = subprocess.run([executable, "-c", asked, *path], capture_output=True, text=True, check=False)
+    asked = "import importlib.metadata; print(importlib.metadata.version('fal'))"
+    env = environment(executable, [site] if site else [])
+    told = subprocess.run([executable, "-c", asked], capture_output=True, text=True, check=False, env=env)
     if told.returncode != 0:
-        raise FalMissing(f"no fal in {site or FOLDER}: {told.stderr[-300:]}")
+        raise FalMissing(f"{site or FOLDER}: {last_line(told.stderr)}")
     return told.stdout.strip()
+
+
+def last_line(text: str) -> str:
+    """Return what a tool said last."""
+    return next(reversed(text.strip().splitlines()), "it said nothing")

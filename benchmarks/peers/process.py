@@ -37,7 +37,7 @@ class Peer:
             stderr=self._output,
             text=True,
             cwd=ROOT,
-            env=environment(path),
+            env=environment(python, path),
             start_new_session=True,
         )
 
@@ -81,11 +81,18 @@ class Peer:
         self._output.close()
 
     def _last_output(self) -> str:
+        # One that ends closes its answers before it says why.
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(timeout=2)
         self._output.seek(0)
         return self._output.read()[-2000:]
 
 
-def environment(path: Sequence[Path] = ()) -> dict[str, str]:
-    """Return what every measured process gets: one thread a process, and modules from here."""
-    modules = os.pathsep.join(str(entry) for entry in (*path, ROOT))
+def environment(python: str = sys.executable, path: Sequence[Path] = ()) -> dict[str, str]:
+    """Return what every measured process gets: one thread a process, and modules from here.
+
+    Where this process was told to look for modules is passed on to the same interpreter only.
+    """
+    told = os.environ.get("PYTHONPATH", "").split(os.pathsep) if python == sys.executable else []
+    modules = os.pathsep.join(filter(None, [*map(str, path), str(ROOT), *told]))
     return {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": modules}
