@@ -6,8 +6,12 @@ Tensors arrive on the CPU and without a gradient. Images keep mode, size, pixels
 
 from __future__ import annotations
 
+import contextlib
 import sys
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
+
+from worker_node.distributed import segments
 
 if TYPE_CHECKING:
     import numpy as np
@@ -15,6 +19,9 @@ if TYPE_CHECKING:
     from PIL import Image
 
 Frame = bytes | bytearray | memoryview
+
+_PIECE_BYTES = 8 * 2**20
+"""A GPU's tensor is copied through page-locked memory of this size, which it fills many times faster than any other."""
 
 
 def is_number(value: Any) -> bool:
@@ -68,12 +75,37 @@ def _split_tensor(tensor: torch.Tensor) -> tuple[list[Any], Frame]:
 
     if tensor.layout is not torch.strided or tensor.is_quantized:
         raise TypeError(f"a tensor of layout {tensor.layout} or quantized type has no form on the wire: make it dense")
-    plain = tensor.detach().cpu().resolve_conj().resolve_neg().contiguous()
+    plain = _in_order(tensor.detach())
     header = ["tensor", str(plain.dtype).removeprefix("torch."), list(plain.shape)]
     if plain.numel() == 0:
         return header, b""
     # Every dtype, numpy's or not, is viewed as bytes.
-    return header, plain.reshape(-1).view(torch.uint8).numpy().data
+    raw = plain.reshape(-1).view(torch.uint8)
+    if raw.is_cuda and raw.nbytes >= segments.SHARED_BYTES:
+        # Without memory to lock or to stage in it goes the plain way.
+        with contextlib.suppress(OSError, RuntimeError):
+            return header, segments.written(_pieces(raw))
+    return header, raw.cpu().numpy().data
+
+
+def _in_order(tensor: torch.Tensor) -> torch.Tensor:
+    import torch
+
+    if tensor.is_cuda:
+        # A GPU is much faster at it, if it has the memory.
+        with contextlib.suppress(torch.cuda.OutOfMemoryError):
+            return tensor.resolve_conj().resolve_neg().contiguous()
+    return tensor.cpu().resolve_conj().resolve_neg().contiguous()
+
+
+def _pieces(raw: torch.Tensor) -> Iterator[memoryview]:
+    """Copy a GPU's bytes, one piece after another through the same memory."""
+    import torch
+
+    locked = torch.empty(_PIECE_BYTES, dtype=torch.uint8, pin_memory=True)
+    for start in range(0, raw.numel(), _PIECE_BYTES):
+        piece = raw[start : start + _PIECE_BYTES]
+        yield locked[: piece.numel()].copy_(piece).numpy().data
 
 
 def _join_tensor(fields: list[Any], frame: Frame) -> torch.Tensor:
@@ -122,7 +154,7 @@ def _join_image(fields: list[Any], frame: Frame) -> Image.Image:
     from PIL import Image
 
     mode, width, height, palette, transparency = fields
-    image = Image.frombytes(mode, (width, height), bytes(frame)) if len(frame) else Image.new(mode, (width, height))
+    image = Image.frombytes(mode, (width, height), frame) if len(frame) else Image.new(mode, (width, height))
     if palette:
         image.putpalette(palette, "RGBA")
     if transparency is not None:

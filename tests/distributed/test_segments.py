@@ -1,0 +1,297 @@
+"""Large frames reach the other process whole, and nothing of them is left, whoever ends and whatever runs short."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import socket
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from tests.distributed import far_end
+from tests.distributed.far_end import MIB, mappings, open_descriptors, payload
+from worker_node.distributed import segments, wire
+from worker_node.distributed.errors import SerializationFailed
+from worker_node.distributed.media import Frame
+from worker_node.distributed.segments import Segments
+
+processes = multiprocessing.get_context("spawn")
+
+
+def shmem_bytes() -> int:
+    """What all memory without a file takes on this machine."""
+    lines = Path("/proc/meminfo").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("Shmem:"))
+
+
+class Pair:
+    """Both ends of a channel, and what a message would carry."""
+
+    def __init__(self) -> None:
+        self.ours, self.channel = Segments.pair()
+        self.theirs = Segments.inherited(os.dup(self.channel.fileno()))
+
+    def there(self, *frames: Frame) -> list[Frame]:
+        return self.theirs.take(*self.ours.give(frames))
+
+
+@pytest.fixture
+def pair() -> Iterator[Pair]:
+    made = Pair()
+    yield made
+    for end in (made.ours, made.theirs, made.channel):
+        end.close()
+
+
+class Rank:
+    """A process at the other end; ``pipe`` stands for the message socket."""
+
+    def __init__(self, act: Any, *args: Any) -> None:
+        self.segments, channel = Segments.pair()
+        self.pipe, theirs = processes.Pipe()
+        self.process = processes.Process(target=act, args=(channel, theirs, *args), daemon=True)
+        self.process.start()
+        channel.close()
+        theirs.close()
+
+    def call(self, *frames: Frame) -> Any:
+        self.pipe.send(self.segments.give(frames))
+        return self.pipe.recv()
+
+    def end(self) -> int | None:
+        self.pipe.close()
+        self.process.join()
+        return self.process.exitcode
+
+
+def test_a_frame_reaches_a_rank_which_may_write_to_it():
+    rank = Rank(far_end.increment)
+
+    assert rank.call(segments.written([b"\2\2", b"\2\2"])) == [b"\3\3\3\3"]
+    assert rank.end() == 0
+
+
+def test_a_frame_comes_back_from_a_rank_bit_for_bit():
+    rank = Rank(far_end.echo)
+
+    back = rank.segments.take(*rank.call(segments.written([payload()]), segments.written([b"short"])))
+
+    assert [bytes(frame) for frame in back] == [payload(), b"short"]
+
+
+def test_what_a_rank_writes_no_other_rank_sees():
+    first, second = Rank(far_end.increment), Rank(far_end.increment)
+    staged = segments.stage([bytes(segments.SHARED_BYTES)], receivers=2)
+
+    answers = [rank.call(*staged) for rank in (first, first, second)]
+
+    assert answers == [[b"\1\1\1\1"]] * 3
+    assert bytes(staged[0][:4]) == bytes(4)
+    assert (first.end(), second.end()) == (0, 0)
+
+
+def test_a_frame_staged_for_one_rank_cannot_be_given_to_two(pair: Pair):
+    staged = segments.stage([bytes(segments.ALONE_BYTES)])
+    pair.there(*staged)
+
+    with pytest.raises(ValueError, match="staged for one receiver"):
+        pair.there(*staged)
+
+
+@pytest.mark.parametrize(("receivers", "least"), [(1, segments.ALONE_BYTES), (2, segments.SHARED_BYTES)])
+def test_only_what_is_large_is_staged(receivers: int, least: int, pair: Pair):
+    small, large = bytes(least - 1), bytes(least)
+
+    sent, given = pair.ours.give(segments.stage([small, large], receivers))
+
+    assert given == [1]
+    assert sent[0] is small
+    assert pair.theirs.take(sent, given) == [small, large]
+
+
+def test_a_staged_frame_is_a_snapshot():
+    array = np.zeros(segments.ALONE_BYTES, np.uint8)
+    staged = segments.stage([array.data])
+
+    array += 1
+
+    assert not np.frombuffer(staged[0], np.uint8).any()
+
+
+def test_a_thousand_messages_leave_no_descriptor_and_no_mapping():
+    rank = Rank(far_end.count)
+    first = rank.call(segments.written([payload()]))
+    before = open_descriptors()
+
+    answers = {rank.call(segments.written([payload(65536)])) for _ in range(1000)}
+
+    assert answers == {first}
+    assert first[:2] == (1, 0)
+    assert (open_descriptors(), mappings()) == (before, 0)
+
+
+@pytest.mark.parametrize("look_at", [lambda frame: np.frombuffer(frame, np.uint8), lambda frame: wire_tensor(frame)])
+def test_memory_lives_for_as_long_as_somebody_looks_at_it(pair: Pair, look_at: Any):
+    view = look_at(pair.there(segments.written([payload()]))[0])[256:].reshape(-1, 256)
+
+    assert mappings() == 1
+    assert view[-1].tolist() == list(range(256))
+    view[0, 0] = 7
+
+    del view
+    assert mappings() == 0
+
+
+def wire_tensor(frame: Frame) -> torch.Tensor:
+    return torch.frombuffer(frame, dtype=torch.uint8)
+
+
+def test_memory_that_was_taken_outlives_its_channel(pair: Pair):
+    frames = pair.there(segments.written([payload()]))
+
+    pair.ours.close()
+    pair.theirs.close()
+
+    assert bytes(frames[0]) == payload()
+
+
+def test_a_rank_that_was_killed_costs_its_parent_nothing():
+    rank = Rank(far_end.hold)
+    rank.pipe.recv()
+    rank.process.kill()
+    rank.process.join()
+
+    frames, given = rank.segments.give([segments.written([payload()])])
+
+    assert given == []
+    assert bytes(frames[0]) == payload()
+
+
+def test_a_parent_that_is_gone_does_not_kill_the_rank_that_sends():
+    rank = Rank(far_end.give_to_nobody)
+    rank.segments.close()
+
+    rank.pipe.send(None)
+
+    assert rank.pipe.recv() == ([], True)
+    assert rank.end() == 0
+
+
+def test_what_a_rank_gave_before_it_was_killed_is_whole():
+    rank = Rank(far_end.fill, MIB)
+    said = rank.pipe.recv()
+    # It dies with something unread, which its parent's socket reports as an error.
+    rank.segments.give([segments.written([payload()])])
+    rank.process.kill()
+    rank.process.join()
+
+    frames = rank.segments.take(*said)
+
+    assert bytes(frames[0]) == bytes(MIB)
+
+
+def test_nothing_is_left_of_memory_that_is_under_way_when_both_ends_are_killed():
+    size_bytes = 256 * MIB
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    pipes = [processes.Pipe() for _ in range(2)]
+    sender = processes.Process(target=far_end.fill, args=(ours, pipes[0][1], size_bytes))
+    receiver = processes.Process(target=far_end.hold, args=(theirs, pipes[1][1]))
+    for process in (sender, receiver):
+        process.start()
+    ours.close()
+    theirs.close()
+    for pipe, _ in pipes:
+        pipe.recv()
+
+    sender.kill()
+    sender.join()
+    under_way = shmem_bytes()
+    receiver.kill()
+    receiver.join()
+
+    assert under_way - shmem_bytes() > size_bytes // 2
+
+
+def test_a_full_channel_leaves_frames_as_they_are(pair: Pair):
+    sent = []
+    while not sent or sent[-1][1]:
+        sent.append(pair.ours.give([segments.written([payload(256)])]))
+
+    assert bytes(sent[-1][0][0]) == payload(256)
+    assert all(bytes(pair.theirs.take(*each)[0]) == payload(256) for each in sent)
+    assert bytes(pair.there(segments.written([b"later"]))[0]) == b"later"
+
+
+def test_memory_of_a_message_that_was_never_sent_is_passed_over(pair: Pair):
+    pair.ours.give([segments.written([b"never"])])
+
+    assert bytes(pair.there(segments.written([b"sent"]))[0]) == b"sent"
+
+
+def test_threads_that_share_a_lock_do_not_mix_their_frames(pair: Pair):
+    lock, said = threading.Lock(), []
+
+    def send(number: int) -> None:
+        for _ in range(20):
+            frame = segments.written([bytes([number]) * 100])
+            with lock:
+                said.append((number, pair.ours.give([frame])))
+
+    threads = [threading.Thread(target=send, args=(number,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert all(bytes(pair.theirs.take(*sent)[0]) == bytes([number]) * 100 for number, sent in said)
+
+
+@pytest.mark.parametrize("what", ["descriptors", "memory"])
+def test_a_rank_that_can_make_no_memory_sends_the_frame_itself(what: str):
+    rank = Rank(far_end.stage_without, what)
+
+    assert rank.pipe.recv() is True
+    assert rank.end() == 0
+
+
+def test_a_rank_takes_a_frame_with_its_last_descriptor():
+    rank = Rank(far_end.take_with_the_last_descriptor)
+
+    assert rank.call(segments.written([payload()]), segments.written([payload()])) == (True, [True, True])
+    assert rank.end() == 0
+
+
+def test_memory_that_could_still_shrink_is_refused(pair: Pair):
+    fd = os.memfd_create("runner-frame", os.MFD_ALLOW_SEALING)
+    os.write(fd, payload())
+    number = (1).to_bytes(8, "little")
+    socket.send_fds(pair.channel, [number], [fd])
+    os.close(fd)
+
+    with pytest.raises(SerializationFailed, match="change its size"):
+        pair.ours.take([number], [0])
+
+
+def test_a_descriptor_that_did_not_come_fails_at_once(pair: Pair):
+    with pytest.raises(SerializationFailed, match="did not arrive"):
+        pair.theirs.take([(1).to_bytes(8, "little")], [0])
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+@pytest.mark.parametrize("size", [segments.SHARED_BYTES, 3 * segments.SHARED_BYTES + 5])
+def test_a_tensor_of_a_gpu_goes_straight_into_shared_memory(pair: Pair, size: int):
+    value = torch.arange(size, device="cuda").to(torch.uint8)
+    turned = torch.rand(1024, 4096, device="cuda").T
+
+    frames, given = pair.ours.give(wire.encode([value, turned]))
+
+    assert given == [1, 2]
+    back = wire.decode(pair.theirs.take(frames, given))
+    assert torch.equal(back[0], value.cpu())
+    assert torch.equal(back[1], turned.cpu())
