@@ -42,6 +42,7 @@ class Parent:
 def parent() -> Iterator[Parent]:
     parent = Parent()
     yield parent
+    parent.outbox.close()
     parent.window.close()
 
 
@@ -105,7 +106,7 @@ def test_kept_progress_goes_before_the_next_output_and_before_the_end(parent: Pa
     parent.outbox.progress(item(Sort.PROGRESS, b"1"))
     parent.outbox.output(item(Sort.OUTPUT, b"2"))
     parent.outbox.progress(item(Sort.PROGRESS, b"3"))
-    with parent.outbox.last_word():
+    with parent.outbox:
         arrived = []
         while len(arrived) < 3:
             arrived += parent.next_batch()

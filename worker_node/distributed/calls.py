@@ -34,6 +34,7 @@ class Call:
         self.failures: list[RankError] = []
         self.busy = set(range(world_size))
         self.sent = False
+        self.late: asyncio.TimerHandle | None = None
         self._loop, self._on_outcome = loop, on_outcome
         self._events: collections.deque[Event] = collections.deque()
         self._wake: asyncio.Future[None] | None = None

@@ -7,10 +7,9 @@ rebuilt. The public face is ``runner``.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import itertools
 import logging
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from worker_node.distributed import wire
@@ -64,11 +63,10 @@ class Dispatcher:
         await self._warmth.start(launch, timeout_s)
         self._on_idle(True)
 
-    @contextlib.asynccontextmanager
-    async def call(
+    async def begin(
         self, payload: Mapping[str, Any], *, streaming: bool, wants_events: bool, timeout_s: float | None
-    ) -> AsyncIterator[Call]:
-        """Run one call: enter when its turn has come, then read its events and outcome. Leaving early cancels it.
+    ) -> Call:
+        """Send a call to the ranks when its turn has come. Whoever gets it reads its events and outcome, and leaves it.
 
         Raises:
             CallTimeout: its turn did not come in time. A later timeout is the call's outcome.
@@ -78,28 +76,35 @@ class Dispatcher:
             raise NotRunning("the runner is not running")
         loop = asyncio.get_running_loop()
         deadline = None if timeout_s is None else loop.time() + timeout_s
-        try:
-            async with asyncio.timeout_at(deadline):
-                await self._turns.take()
-        except TimeoutError as exc:
-            raise CallTimeout(timeout_s=timeout_s or 0.0, what="the call's turn did not come") from exc
+        if not self._turns.try_take():
+            try:
+                async with asyncio.timeout_at(deadline):
+                    await self._turns.take()
+            except TimeoutError as exc:
+                raise CallTimeout(timeout_s=timeout_s or 0.0, what="the call's turn did not come") from exc
         call = Call(next(self._numbers), self._world_size, on_outcome=self._on_outcome)
         self._call = call
         self._on_idle(False)
         self._changed()
-        late = None
-        if deadline is not None:
-            late = loop.call_at(deadline, self.interrupt, call, CallTimeout(timeout_s=timeout_s or 0.0))
+        if timeout_s is not None and deadline is not None:
+            call.late = loop.call_at(deadline, self._time_out, call, timeout_s)
         try:
-            if pool := await self._pool_for(call):
+            pool = self._warmth.pool if self._warmth.state is RunnerState.WARM else await self._pool_for(call)
+            if pool is not None:
                 call.sent = True
                 pool.send_call(call.number, value, streaming=streaming, wants_events=wants_events)
-            yield call
-        finally:
-            if late is not None:
-                late.cancel()
+        except BaseException:
+            self.leave(call)
+            raise
+        return call
+
+    def leave(self, call: Call) -> None:
+        """Have done with a call; one that has not ended is cancelled."""
+        if call.late is not None:
+            call.late.cancel()
+        if not call.outcome.done():
             self.interrupt(call, CallCancelled("the caller went away"))
-            call.drop_events()
+        call.drop_events()
 
     def interrupt(self, call: Call, error: RunnerError) -> None:
         """End a call with an error, and ask the ranks to stop it; nothing where it has ended."""
@@ -108,6 +113,9 @@ class Dispatcher:
         if call.sent and self._warmth.pool is not None:
             self._warmth.pool.cancel(call.number)
         call.conclude(error, drop_events=True)
+
+    def _time_out(self, call: Call, timeout_s: float) -> None:
+        self.interrupt(call, CallTimeout(timeout_s=timeout_s))
 
     async def cancel(self) -> None:
         """Cancel the call that runs, and wait until the ranks are free or are being rebuilt."""

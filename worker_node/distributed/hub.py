@@ -9,18 +9,17 @@ the pool's business.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import errno
 import os
 import secrets
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import zmq
 
 from worker_node.distributed import messages
-from worker_node.distributed.link import identity, receive_frames
+from worker_node.distributed.link import identity, receive_frames, send_frames
 from worker_node.distributed.media import Frame
 from worker_node.distributed.messages import Message
 
@@ -71,16 +70,19 @@ class Hub:
             shutil.rmtree(folder, ignore_errors=True)
         return self._fds[0], self._fds[1]
 
-    def send(self, message: Message) -> None:
-        """Send a message to the rank that it names. One that is gone gets nothing: its end is told otherwise."""
+    def send(self, message: Message, ranks: Iterable[int]) -> None:
+        """Send a message to each of some ranks. One that is gone gets nothing: its end is told otherwise."""
         if self._closed:
             return
         frames = messages.pack(self.token, message)
-        try:
-            self._commands.send_multipart([identity(self.token, message.rank), *frames], zmq.DONTWAIT, copy=False)
-        except zmq.ZMQError as exc:
-            if exc.errno != errno.EHOSTUNREACH:
-                raise
+        for rank in ranks:
+            try:
+                # An unknown address is refused at this first frame.
+                self._commands.send(identity(self.token, rank), zmq.DONTWAIT | zmq.SNDMORE)
+                send_frames(self._commands, frames, zmq.DONTWAIT)
+            except zmq.ZMQError as exc:
+                if exc.errno != errno.EHOSTUNREACH:
+                    raise
         if not self._are_all_here:
             # Sending may swallow the edge that announced a rank.
             self._loop.call_soon(self.drain)
@@ -115,14 +117,17 @@ class Hub:
         self.all_here()
 
     def _receive(self) -> list[Frame] | None:
-        with contextlib.suppress(zmq.Again):
+        # Asked first, since a refusal costs more; asking also arms the descriptor again.
+        if _has_message(self._reports):
             return receive_frames(self._reports, zmq.DONTWAIT)
-        if self._are_all_here:
-            return None
-        with contextlib.suppress(zmq.Again):
+        if not self._are_all_here and _has_message(self._commands):
             # The first frame is the sender's identity, which says nothing: the token does.
             return receive_frames(self._commands, zmq.DONTWAIT)[1:]
         return None
+
+
+def _has_message(socket: zmq.Socket[bytes]) -> bool:
+    return bool(int(socket.getsockopt(zmq.EVENTS)) & zmq.POLLIN)
 
 
 def _descriptor(socket: zmq.Socket[bytes]) -> int:

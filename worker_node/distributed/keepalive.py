@@ -19,8 +19,8 @@ class KeepAlive:
 
     def start(self) -> None:
         """Begin to count idleness, from now."""
-        self.cancel()
         if self._interval_s is not None:
+            self.cancel()
             self._timer = asyncio.get_running_loop().call_later(self._interval_s, self._fire)
 
     def cancel(self) -> None:

@@ -42,7 +42,7 @@ REPORTS = frozenset({Kind.DONE, Kind.FAILED, Kind.CANCELLED})
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One message. ``call`` is 0 where it belongs to no call; ``rank`` is the sender's, or the receiver's."""
+    """One message. ``call`` is 0 where it belongs to no call; ``rank`` is the sender's, and 0 in a command."""
 
     kind: Kind
     rank: int

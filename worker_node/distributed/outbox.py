@@ -12,7 +12,7 @@ import os
 import select
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from worker_node.distributed.batch import Item, Line, Lost
@@ -40,7 +40,7 @@ class Outbox:
         self._lost_lines = 0
         self._waiting = 0
         self._wake_fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
-        self._is_awake = self._is_starved = False
+        self._is_awake = self._is_starved = self._is_closed = False
         self._thread: threading.Thread | None = None
 
     def output(self, item: Item) -> None:
@@ -81,15 +81,24 @@ class Outbox:
                 self._lost_lines += 1
                 self._wake()
 
-    @contextlib.contextmanager
-    def last_word(self) -> Iterator[None]:
+    def __enter__(self) -> None:
         """Send all that was said so far; what is sent inside the block comes after it, and nothing in between."""
-        with self._changed:
-            self._release()
-            if self._lost_lines:
-                self._tell_lost()
-            self._flush()
-            yield
+        self._changed.acquire()
+        self._release()
+        if self._lost_lines:
+            self._tell_lost()
+        self._flush()
+
+    def __exit__(self, *_: object) -> None:
+        """Let others speak again."""
+        self._changed.release()
+
+    def close(self) -> None:
+        """Have no more deferred; what is to be sent must have been."""
+        self._is_closed = True
+        os.eventfd_write(self._wake_fd, 1)
+        if self._thread is not None:
+            self._thread.join()
 
     def _has_room(self, cost_bytes: int, limit_bytes: int) -> bool:
         if self._window.has_room(cost_bytes, limit_bytes):
@@ -146,7 +155,7 @@ class Outbox:
         for poll in (woken, granted):
             poll.register(self._wake_fd, select.POLLIN)
         granted.register(self._window.fd, select.POLLIN)
-        while True:
+        while not self._is_closed:
             with self._changed:
                 is_starved = self._is_starved = self._held is not None or self._lost_lines > 0 or self._waiting > 0
                 is_lingering = self._is_awake = bool(self._items)

@@ -105,8 +105,7 @@ class Pool:
     def send_call(self, call: int, value: Sequence[Frame], *, streaming: bool, wants_events: bool) -> None:
         """Hand a call to every rank."""
         fields = {"streaming": streaming, "wants_events": wants_events}
-        for rank in range(self._launch.world_size):
-            self._hub.send(Message(Kind.CALL, rank, call, fields, value))
+        self._hub.send(Message(Kind.CALL, 0, call, fields, value), range(self._launch.world_size))
 
     def cancel(self, call: int) -> None:
         """Set the flag that the ranks' ``raise_if_cancelled`` reads."""
@@ -116,8 +115,7 @@ class Pool:
         """Let the ranks run ``teardown`` and exit; kill those that take longer."""
         self._ending = True
         if self._ready.done():
-            for process in self.processes:
-                self._hub.send(Message(Kind.STOP, process.rank))
+            self._hub.send(Message(Kind.STOP, 0), range(self._launch.world_size))
             await asyncio.wait([process.ended for process in self.processes], timeout=timeout_s)
         await self.destroy()
 
@@ -231,7 +229,7 @@ class Pool:
     def _on_start_message(self, message: Message) -> None:
         rank = message.rank
         if message.kind is Kind.HELLO:
-            self._hub.send(Message(Kind.LAUNCH, rank, 0, self._launch.fields(), self._launch.setup))
+            self._hub.send(Message(Kind.LAUNCH, 0, 0, self._launch.fields(), self._launch.setup), [rank])
         elif message.kind is Kind.PORT:
             self._want_port.add(rank)
             self._port = self._port or message.fields["port"]
@@ -248,7 +246,7 @@ class Pool:
 
     def _pass_on_port(self) -> None:
         while self._may_join and self._port is not None and self._want_port:
-            self._hub.send(Message(Kind.JOIN, self._want_port.pop(), 0, {"port": self._port}))
+            self._hub.send(Message(Kind.JOIN, 0, 0, {"port": self._port}), [self._want_port.pop()])
 
     def _on_line(self, rank: int, stream: str, text: str) -> None:
         self._listener.on_log(RankLog(rank, logging.WARNING if stream == "stderr" else logging.INFO, text))

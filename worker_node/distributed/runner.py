@@ -21,7 +21,7 @@ from worker_node.distributed.events import RankEvent, RankLog, RunnerState, Runn
 from worker_node.distributed.keepalive import KeepAlive
 from worker_node.distributed.launch import Launch
 from worker_node.distributed.references import reference
-from worker_node.distributed.text_events import text_event
+from worker_node.distributed.text_events import comment, text_event
 from worker_node.distributed.worker import DistributedWorker
 
 OnEvent = Callable[[RankEvent], Awaitable[None] | None]
@@ -51,6 +51,7 @@ class DistributedRunner:
         grace_s: how long ranks may take to stop after a timeout, a cancel or a failure, before they are killed.
         max_waiting: how many calls may wait for their turn.
         rebuild_attempts: failures to rebuild in a row before the runner gives up.
+        heartbeat_s: silence after which a stream of text events has a comment, so that proxies keep it open.
     """
 
     def __init__(
@@ -73,12 +74,13 @@ class DistributedRunner:
         grace_s: float = 2.0,
         max_waiting: int = 1000,
         rebuild_attempts: int = 3,
+        heartbeat_s: float = 15.0,
     ) -> None:
         if world_size < 1:
             raise ValueError(f"world_size is {world_size}, it must be at least 1")
         if devices and len(devices) < world_size:
             raise ValueError(f"{world_size} ranks need as many devices, {len(devices)} are given")
-        self.world_size, self.timeout = world_size, timeout
+        self.world_size, self.timeout, self._heartbeat_s = world_size, timeout, heartbeat_s
         self._keepalive_payload = keepalive_payload
         self._keepalive = KeepAlive(keepalive_interval, self.keepalive)
         self._launch = Launch(
@@ -139,12 +141,15 @@ class DistributedRunner:
         """
         limit = self.timeout if timeout is None else timeout
         wants_events = on_event is not None
-        running = self._dispatcher.call(payload, streaming=streaming, wants_events=wants_events, timeout_s=limit)
-        async with running as call:
+        begin = self._dispatcher.begin
+        call = await begin(payload, streaming=streaming, wants_events=wants_events, timeout_s=limit)
+        try:
             while (event := await call.next_event()) is not None:
                 if on_event is not None and inspect.isawaitable(handled := on_event(event)):
                     await handled
             return wire.decode(call.outcome.result())
+        finally:
+            self._dispatcher.leave(call)
 
     async def invoke(self, payload: Mapping[str, Any] = _NOTHING, timeout: float | None = None) -> Any:
         """Run one call with ``streaming=False`` and return rank 0's result. Raises as ``call`` does."""
@@ -163,21 +168,18 @@ class DistributedRunner:
         events. With ``as_text_events`` yields bytes of Server-Sent Events: ``progress``, ``error`` and at the end
         ``result``. Leaving the loop cancels the call.
         """
-        number = 0
-        async with self._dispatcher.call(payload, streaming=True, wants_events=True, timeout_s=timeout) as call:
-            while (event := await self._next_event(call, streaming_timeout)) is not None:
-                number += 1
-                if as_text_events:
-                    name = "error" if event.is_error else "progress"
-                    yield await asyncio.to_thread(text_event, number, name, event.data, image_format=event.image_format)
-                else:
-                    yield event.data
-            result = wire.decode(call.outcome.result())
+        call = await self._dispatcher.begin(payload, streaming=True, wants_events=True, timeout_s=timeout)
+        try:
             if as_text_events:
                 image_format = str(payload.get("image_format", "jpeg"))
-                yield await asyncio.to_thread(text_event, number + 1, "result", result, image_format=image_format)
+                async for text in self._texts(call, streaming_timeout, image_format):
+                    yield text
             else:
-                yield result
+                while (event := await self._next_event(call, streaming_timeout)) is not None:
+                    yield event.data
+                yield wire.decode(call.outcome.result())
+        finally:
+            self._dispatcher.leave(call)
 
     async def cancel(self) -> None:
         """Cancel the call that runs; return when the ranks are free, or were killed and are being rebuilt."""
@@ -237,6 +239,27 @@ class DistributedRunner:
 
     def _on_idle(self, idle: bool) -> None:
         (self._keepalive.start if idle else self._keepalive.cancel)()
+
+    async def _texts(self, call: Call, streaming_timeout: float | None, image_format: str) -> AsyncIterator[bytes]:
+        """Yield a call as Server-Sent Events, with a comment after each stretch of silence."""
+        number = 0
+        following = asyncio.ensure_future(self._next_event(call, streaming_timeout))
+        try:
+            while True:
+                await asyncio.wait({following}, timeout=self._heartbeat_s)
+                if not following.done():
+                    yield comment()
+                    continue
+                if (event := following.result()) is None:
+                    break
+                number += 1
+                following = asyncio.ensure_future(self._next_event(call, streaming_timeout))
+                name = "error" if event.is_error else "progress"
+                yield await asyncio.to_thread(text_event, number, name, event.data, image_format=event.image_format)
+        finally:
+            following.cancel()
+        result = wire.decode(call.outcome.result())
+        yield await asyncio.to_thread(text_event, number + 1, "result", result, image_format=image_format)
 
     async def _next_event(self, call: Call, streaming_timeout: float | None) -> RankEvent | None:
         if streaming_timeout is None:

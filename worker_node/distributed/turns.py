@@ -21,14 +21,18 @@ class Turns:
         """How many wait for their turn."""
         return len(self._waiters)
 
+    def try_take(self) -> bool:
+        """Take the turn if it is free."""
+        is_free, self._taken = not self._taken, True
+        return is_free
+
     async def take(self) -> None:
         """Wait for the turn; whoever gets it gives it back.
 
         Raises:
             TooManyWaiting: the bound is reached.
         """
-        if not self._taken:
-            self._taken = True
+        if self.try_take():
             return
         if len(self._waiters) >= self._limit:
             raise TooManyWaiting(waiting=len(self._waiters))
