@@ -42,7 +42,7 @@ def logs() -> LogBook:
 @pytest.fixture(scope="package")
 async def pair(anyio_backend: str, folder: Path, logs: LogBook) -> AsyncIterator[DistributedRunner]:
     """A warm Bench of two ranks, without GPUs."""
-    runner = DistributedRunner(BENCH, 2, env=ENV, devices=[], on_log=logs.add, grace_s=0.5)
+    runner = DistributedRunner(BENCH, 2, env=ENV, devices=[], on_log=logs.add, grace_s=0.5, heartbeat_s=0.01)
     await runner.start(name="pair")
     yield runner
     await runner.stop()

@@ -109,6 +109,19 @@ async def test_defect_17_a_streamed_error_is_an_event_of_its_own_kind_and_the_ca
     assert text[0].startswith(b"id: 1\nevent: error\n")
 
 
+async def test_defect_17_a_stream_of_text_events_that_is_silent_says_that_it_lives(pair: DistributedRunner):
+    stepping, ping = b'id: 1\nevent: progress\ndata: "stepping"\n\n', b": ping\n\n"
+    seen: list[bytes] = []
+
+    # The worker adds one event and no more, and would step for ever.
+    async for item in pair.stream({"do": "step_until_cancelled"}, as_text_events=True):
+        seen.append(item)
+        if item == ping and stepping in seen:
+            break
+
+    assert set(seen) == {stepping, ping}
+
+
 async def test_defect_20_intermediate_images_have_the_asked_format_and_their_alpha_in_tuples_too(
     single: DistributedRunner,
 ):
