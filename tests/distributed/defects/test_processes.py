@@ -87,7 +87,11 @@ async def test_defect_18_keepalive_goes_on_after_calls_that_failed():
 async def test_defect_18_a_runner_with_keepalive_does_not_keep_the_interpreter_alive():
     left = await asyncio.create_subprocess_exec(sys.executable, SCRIPT, "leave", env=PATHS)
 
-    assert await left.wait() == 0
+    try:
+        assert await left.wait() == 0
+    finally:
+        if left.returncode is None:
+            left.kill()
 
 
 async def test_defect_19_calls_are_served_first_come_first_served_and_the_waiting_are_counted_and_bounded(
