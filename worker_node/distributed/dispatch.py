@@ -16,7 +16,7 @@ from worker_node.distributed import wire
 from worker_node.distributed.batch import Event
 from worker_node.distributed.calls import Call
 from worker_node.distributed.errors import CallCancelled, CallTimeout, NotRunning, PoolBroken, RankDied, RunnerError
-from worker_node.distributed.events import RankLog, RankState, RankStatus, RunnerState, RunnerStatus
+from worker_node.distributed.events import RankLog, RunnerState, RunnerStatus
 from worker_node.distributed.launch import Launch
 from worker_node.distributed.messages import Message
 from worker_node.distributed.pool import Pool
@@ -149,7 +149,7 @@ class Dispatcher:
     def status(self) -> RunnerStatus:
         """Describe this moment."""
         pool, busy = self._warmth.pool, self._call.busy if self._call is not None and self._call.sent else set()
-        ranks = () if pool is None else tuple(_rank_status(pool, rank, busy) for rank in range(len(pool.processes)))
+        ranks = () if pool is None else pool.ranks(busy)
         dropped = self._dropped + (pool.dropped if pool is not None else 0)
         logs_dropped = pool.logs_dropped if pool is not None else 0
         return RunnerStatus(self.state, ranks, self._turns.waiting, self._warmth.restarts, dropped, logs_dropped)
@@ -247,14 +247,3 @@ class Dispatcher:
         call.conclude(error, drop_events=True)
         if not call.settled.done():
             call.settled.set_result(False)
-
-
-def _rank_status(pool: Pool, rank: int, busy: set[int]) -> RankStatus:
-    process = pool.processes[rank]
-    if process.ended.done():
-        state = RankState.DEAD
-    elif rank not in pool.ready_ranks:
-        state = RankState.STARTING
-    else:
-        state = RankState.BUSY if rank in busy else RankState.IDLE
-    return RankStatus(rank, process.pid, state)

@@ -17,18 +17,16 @@ from typing import Protocol
 from worker_node.distributed.batch import Event, Item, Line, unpacked
 from worker_node.distributed.cancel_flag import CancelFlag
 from worker_node.distributed.environment import rank_environment
-from worker_node.distributed.errors import NotRunning, RankDied, RunnerError, SetupFailed, SpawnFailed, StartTimeout
-from worker_node.distributed.events import RankLog
+from worker_node.distributed.errors import NotRunning, RankDied, SpawnFailed, StartTimeout
+from worker_node.distributed.events import RankLog, RankState, RankStatus
 from worker_node.distributed.hub import Hub
 from worker_node.distributed.launch import Launch
 from worker_node.distributed.link import Wiring
 from worker_node.distributed.media import Frame
 from worker_node.distributed.messages import Kind, Message
 from worker_node.distributed.processes import RankProcess
+from worker_node.distributed.start import Start
 from worker_node.distributed.window import ReceiveWindow
-
-# A rank that dies in setup makes collectives of others fail, whose errors may come first: the cause gets this long.
-_CAUSE_S = 0.5
 
 
 class Listener(Protocol):
@@ -53,7 +51,6 @@ class Pool:
     def __init__(self, launch: Launch, listener: Listener, spawner: concurrent.futures.Executor) -> None:
         loop = asyncio.get_running_loop()
         self.processes: list[RankProcess] = []
-        self.ready_ranks: set[int] = set()
         self._launch, self._listener, self._spawner = launch, listener, spawner
         self._loop = loop
         self.logs_dropped = 0
@@ -65,10 +62,7 @@ class Pool:
         except BaseException:
             self._close_flags()
             raise
-        self._ready: asyncio.Future[None] = loop.create_future()
-        self._port: int | None = None
-        self._want_port: set[int] = set()
-        self._may_join = False
+        self._start = Start(launch, self._hub)
         self._ending = False
         self._dead: RankDied | None = None
 
@@ -76,6 +70,10 @@ class Pool:
     def dropped(self) -> int:
         """How many messages were not this pool's."""
         return self._hub.dropped
+
+    def ranks(self, busy: set[int]) -> tuple[RankStatus, ...]:
+        """Describe the ranks, of which ``busy`` work on a call."""
+        return tuple(RankStatus(each.rank, each.pid, self._state_of(each, busy)) for each in self.processes)
 
     async def start(self, timeout_s: float, *, instead_of: Pool | None = None) -> None:
         """Spawn the ranks and wait until each is ready; they touch no GPU before the pool that they replace is gone.
@@ -90,14 +88,12 @@ class Pool:
                 await self._spawn()
                 if instead_of is not None:
                     await instead_of.destroy()
-                self._may_join = True
-                self._pass_on_port()
-                await self._ready
+                self._start.let_join()
+                await self._start.ready
                 self._raise_death()
         except TimeoutError as exc:
-            missing = sorted(set(range(self._launch.world_size)) - self.ready_ranks)
             await self.destroy()
-            raise StartTimeout(timeout_s=timeout_s, missing=missing) from exc
+            raise StartTimeout(timeout_s=timeout_s, missing=self._start.missing) from exc
         except BaseException:
             await self.destroy()
             raise
@@ -114,7 +110,7 @@ class Pool:
     async def stop(self, timeout_s: float) -> None:
         """Let the ranks run ``teardown`` and exit; kill those that take longer."""
         self._ending = True
-        if self._ready.done():
+        if self._start.ready.done():
             self._hub.send(Message(Kind.STOP, 0), range(self._launch.world_size))
             await asyncio.wait([process.ended for process in self.processes], timeout=timeout_s)
         await self.destroy()
@@ -124,7 +120,7 @@ class Pool:
         self._ending = True
         for process in self.processes:
             process.kill()
-        self._give_up(NotRunning("the runner was stopped while it started"))
+        self._start.give_up(NotRunning("the runner was stopped while it started"))
 
     async def destroy(self) -> None:
         """Kill what is left, wait until the processes are gone and give everything back."""
@@ -174,7 +170,7 @@ class Pool:
             except OSError as exc:  # no descriptor is left to watch it with
                 popen.kill()
                 popen.wait()
-                self._give_up(SpawnFailed(f"rank {rank} cannot be watched: {exc}"))
+                self._start.give_up(SpawnFailed(f"rank {rank} cannot be watched: {exc}"))
                 return
             process.ended.add_done_callback(lambda ended: self._on_end(process, ended.result()))
             self.processes.append(process)
@@ -187,6 +183,13 @@ class Pool:
             self._ending = True
             await spawning
             raise
+
+    def _state_of(self, process: RankProcess, busy: set[int]) -> RankState:
+        if process.ended.done():
+            return RankState.DEAD
+        if process.rank not in self._start.ready_ranks:
+            return RankState.STARTING
+        return RankState.BUSY if process.rank in busy else RankState.IDLE
 
     def _wiring(self, rank: int) -> Wiring:
         return Wiring(
@@ -208,8 +211,8 @@ class Pool:
             self._on_batch(message)
         elif message.call:
             self._listener.on_report(message)
-        elif not self._ready.done():
-            self._on_start_message(message)
+        else:
+            self._start.receive(message)
 
     def _on_batch(self, message: Message) -> None:
         rank, window = message.rank, self._windows[message.rank]
@@ -226,28 +229,6 @@ class Pool:
             window.taken(item.cost_bytes)
         window.grant()
 
-    def _on_start_message(self, message: Message) -> None:
-        rank = message.rank
-        if message.kind is Kind.HELLO:
-            self._hub.send(Message(Kind.LAUNCH, 0, 0, self._launch.fields(), self._launch.setup), [rank])
-        elif message.kind is Kind.PORT:
-            self._want_port.add(rank)
-            self._port = self._port or message.fields["port"]
-            self._pass_on_port()
-        elif message.kind is Kind.READY:
-            self.ready_ranks.add(rank)
-            if len(self.ready_ranks) == self._launch.world_size:
-                self._hub.all_here()
-                self._ready.set_result(None)
-        elif message.kind is Kind.SETUP_FAILED:
-            told = {name: message.fields[name] for name in ("type_name", "message", "traceback")}
-            pause_s = _CAUSE_S if self._launch.world_size > 1 else 0
-            self._loop.call_later(pause_s, self._give_up, SetupFailed(rank=rank, **told))
-
-    def _pass_on_port(self) -> None:
-        while self._may_join and self._port is not None and self._want_port:
-            self._hub.send(Message(Kind.JOIN, 0, 0, {"port": self._port}), [self._want_port.pop()])
-
     def _on_line(self, rank: int, stream: str, text: str) -> None:
         self._listener.on_log(RankLog(rank, logging.WARNING if stream == "stderr" else logging.INFO, text))
 
@@ -257,13 +238,7 @@ class Pool:
         self._hub.drain()
         error = RankDied(rank=process.rank, exit_code=exit_code, last_output=process.last_output)
         self._dead = self._dead or error
-        if self._ready.done():
+        if self._start.ready.done():
             self._listener.on_death(error)
         else:
-            self._give_up(error)
-
-    def _give_up(self, error: RunnerError) -> None:
-        if not self._ready.done():
-            self._ready.set_exception(error)
-            # Not everybody who ends a pool awaits its start.
-            self._ready.exception()
+            self._start.give_up(error)

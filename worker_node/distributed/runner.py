@@ -7,7 +7,9 @@ Never imports torch, unless a result holds a tensor.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
+import functools
 import inspect
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from types import MappingProxyType, TracebackType
@@ -21,7 +23,7 @@ from worker_node.distributed.events import RankEvent, RankLog, RunnerState, Runn
 from worker_node.distributed.keepalive import KeepAlive
 from worker_node.distributed.launch import Launch
 from worker_node.distributed.references import reference
-from worker_node.distributed.text_events import comment, text_event
+from worker_node.distributed.text_stream import texts
 from worker_node.distributed.worker import DistributedWorker
 
 OnEvent = Callable[[RankEvent], Awaitable[None] | None]
@@ -38,8 +40,7 @@ class DistributedRunner:
         world_size: how many ranks; one GPU each where there are GPUs.
         master_addr: where rank 0 listens for the others.
         master_port: its port; None lets the system choose a free one.
-        worker_addr: taken from code written for fal and not used.
-        worker_port: likewise; the sockets have neither.
+        worker_addr, worker_port: taken from code written for fal and not used.
         timeout: seconds; how long a collective may hang, and the limit of calls that name none.
         keepalive_payload: what a keepalive call sends.
         keepalive_interval: seconds of idleness before a keepalive call; None for never.
@@ -171,9 +172,11 @@ class DistributedRunner:
         call = await self._dispatcher.begin(payload, streaming=True, wants_events=True, timeout_s=timeout)
         try:
             if as_text_events:
+                following = functools.partial(self._next_event, call, streaming_timeout)
                 image_format = str(payload.get("image_format", "jpeg"))
-                async for text in self._texts(call, streaming_timeout, image_format):
-                    yield text
+                async with contextlib.aclosing(texts(call, following, self._heartbeat_s, image_format)) as stream:
+                    async for text in stream:
+                        yield text
             else:
                 while (event := await self._next_event(call, streaming_timeout)) is not None:
                     yield event.data
@@ -239,27 +242,6 @@ class DistributedRunner:
 
     def _on_idle(self, idle: bool) -> None:
         (self._keepalive.start if idle else self._keepalive.cancel)()
-
-    async def _texts(self, call: Call, streaming_timeout: float | None, image_format: str) -> AsyncIterator[bytes]:
-        """Yield a call as Server-Sent Events, with a comment after each stretch of silence."""
-        number = 0
-        following = asyncio.ensure_future(self._next_event(call, streaming_timeout))
-        try:
-            while True:
-                await asyncio.wait({following}, timeout=self._heartbeat_s)
-                if not following.done():
-                    yield comment()
-                    continue
-                if (event := following.result()) is None:
-                    break
-                number += 1
-                following = asyncio.ensure_future(self._next_event(call, streaming_timeout))
-                name = "error" if event.is_error else "progress"
-                yield await asyncio.to_thread(text_event, number, name, event.data, image_format=event.image_format)
-        finally:
-            following.cancel()
-        result = wire.decode(call.outcome.result())
-        yield await asyncio.to_thread(text_event, number + 1, "result", result, image_format=image_format)
 
     async def _next_event(self, call: Call, streaming_timeout: float | None) -> RankEvent | None:
         if streaming_timeout is None:

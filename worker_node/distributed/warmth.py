@@ -33,6 +33,7 @@ class Warmth:
         self._state, self._on_change = RunnerState.STOPPED, on_change
         self.restarts = 0
         self.pool: Pool | None = None
+        self._lost: Pool | None = None
         self._listener, self._rebuild_attempts = listener, rebuild_attempts
         self._launch: Launch | None = None
         self._timeout_s = 0.0
@@ -83,6 +84,7 @@ class Warmth:
         if pool is not self.pool or self.state is not RunnerState.WARM:
             return
         pool.kill()
+        self._lost = pool
         self.state = RunnerState.REBUILDING
         self._ready = asyncio.get_running_loop().create_future()
         if isinstance(cause, RankDied):
@@ -110,8 +112,9 @@ class Warmth:
         """End the pool at once, for callers that cannot await."""
         if self._rebuilding is not None:
             self._rebuilding.cancel()
-        if self.pool is not None:
-            self.pool.destroy_now(timeout_s)
+        for pool in (self._lost, self.pool):
+            if pool is not None:
+                pool.destroy_now(timeout_s)
         self._forget()
 
     async def _make(self, instead_of: Pool | None = None) -> None:
@@ -140,6 +143,7 @@ class Warmth:
             self._reasons.append(SpawnFailed(f"rebuilding was given up: {type(exc).__name__}: {exc}"))
         finally:
             await lost.destroy()
+            self._lost = None
         self.pool = None
         self.state = RunnerState.BROKEN
         if self._ready is not None and not self._ready.done():
@@ -166,7 +170,7 @@ class Warmth:
         return False
 
     def _forget(self) -> None:
-        self.pool = self._rebuilding = None
+        self.pool = self._lost = self._rebuilding = None
         self.state = RunnerState.STOPPED
         if self._ready is not None and not self._ready.done():
             self._ready.set_exception(NotRunning("the runner was stopped"))
