@@ -168,7 +168,7 @@ class _Progress:
         if (step + 1) % self._every == 0 and step > 0:
             grid = self._worker.family.grid(latents, self._sampling.height, self._sampling.width)
             data["preview"] = self._worker.preview.draw(grid[0])
-        self._worker.add_streaming_result(data)
+        self._worker.add_progress(data)
 
 
 def _repeated(value: Any, times: int) -> Any:
