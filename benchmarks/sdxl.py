@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import json
 import os
 import statistics
 import sys
@@ -65,7 +66,7 @@ class Bench:
 
     def __init__(self, arguments: argparse.Namespace, world_size: int, on_gpus: bool) -> None:
         self.world_size, self._arguments, self._on_gpus = world_size, arguments, on_gpus
-        self._what = (arguments.model, str(arguments.size), str(arguments.steps))
+        self._how = {name: getattr(arguments, name) for name in ("model", "size", "steps", "eager")}
         self.bare = Turns("one bare process")
         self.invoke = Turns("invoke, world size 1")
         self.beside = Turns(f"{world_size} bare processes side by side")
@@ -75,15 +76,16 @@ class Bench:
     async def start(self) -> None:
         """Load everything that stays."""
         bare = [
-            MeasuredProcess.start("benchmarks.peers.sdxl_bare", *self._what, env={"CUDA_VISIBLE_DEVICES": str(gpu)})
+            MeasuredProcess.start(
+                "benchmarks.peers.sdxl_bare", json.dumps(self._how), env={"CUDA_VISIBLE_DEVICES": str(gpu)}
+            )
             for gpu in range(self.world_size)
         ]
         self._bare = await asyncio.gather(*bare)
         self._alone = DistributedRunner(Pictures, 1, devices=[0] if self._on_gpus else [])
         self._runner = DistributedRunner(Pictures, self.world_size)
-        model, size, steps = self._arguments.model, self._arguments.size, self._arguments.steps
         await asyncio.gather(
-            *(runner.start(model=model, size=size, steps=steps) for runner in (self._alone, self._runner)),
+            *(runner.start(**self._how) for runner in (self._alone, self._runner)),
             *(process.ask(count=2, seed=0) for process in self._bare),
         )
         for runner in (self._alone, self._runner):
@@ -126,7 +128,7 @@ class Bench:
         """The runner of fal on all GPUs."""
         path = os.pathsep.join([self._arguments.fal_site, *filter(None, sys.path)])
         process = await MeasuredProcess.start(
-            "benchmarks.peers.sdxl_fal", str(self.world_size), *self._what, env={"PYTHONPATH": path}
+            "benchmarks.peers.sdxl_fal", str(self.world_size), json.dumps(self._how), env={"PYTHONPATH": path}
         )
         await process.ask(count=2, seed=0)
         answer = await process.ask(count=calls, seed=SEED)
@@ -161,6 +163,7 @@ def where_a_call_went(turns: Turns) -> str:
     skew = [max(began for began, *_ in call) - min(began for began, *_ in call) for call in calls]
     inside = [call[0][3] - min(began for began, *_ in call) for call in calls]
     rest = [taken - ranks for taken, ranks in zip(turns.calls_s, inside, strict=True)]
+    by_rank = [statistics.median(call[rank][1] - call[rank][0] for call in calls) for rank in range(world_size)]
     parts = {
         "drawing, mean rank": mean,
         "drawing, slowest rank": slowest,
@@ -170,7 +173,8 @@ def where_a_call_went(turns: Turns) -> str:
         "way there and back": rest,
     }
     told = "  ".join(f"{name} {statistics.median(taken) * 1000:.2f}" for name, taken in parts.items())
-    return f"{turns.name}, ms: {told}"
+    ranks = "  ".join(f"{drawing * 1000:.1f}" for drawing in by_rank)
+    return f"{turns.name}, ms: {told}  (drawing by rank {ranks})"
 
 
 def judged(what: str, value: float, limit: float, holds: bool) -> str:
@@ -210,6 +214,7 @@ async def main() -> None:
     parser.add_argument("--model", choices=["base", "tiny"], default="base")
     parser.add_argument("--size", type=int, default=1024)
     parser.add_argument("--steps", type=int, default=30)
+    parser.add_argument("--eager", action="store_true", help="launch the UNet kernel by kernel, as diffusers does")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--calls", type=int, default=8, help="of each variant in a repeat")
     parser.add_argument("--world-size", type=int, help="default: all GPUs; 2 where there is none")
@@ -222,10 +227,10 @@ async def main() -> None:
     bench = Bench(arguments, world_size, bool(gpus))
     began = time.monotonic()
     await bench.start()
-    print(
-        f"{arguments.model}, {arguments.size} px, {arguments.steps} steps, {len(gpus)} GPUs, world size {world_size}, "
-        f"OMP_NUM_THREADS={os.environ['OMP_NUM_THREADS']}; all loaded after {time.monotonic() - began:.1f} s"
-    )
+    how = "kernel by kernel" if arguments.eager or not gpus else "UNet as a CUDA graph"
+    print(f"{arguments.model}, {arguments.size} px, {arguments.steps} steps, {how}; {len(gpus)} GPUs,", end=" ")
+    print(f"world size {world_size}, OMP_NUM_THREADS={os.environ['OMP_NUM_THREADS']};", end=" ")
+    print(f"all loaded after {time.monotonic() - began:.1f} s")
     turns = [bench.bare_side_by_side, bench.ours_together, *([bench.fal_together] if arguments.fal_site else [])]
     for repeat in range(arguments.repeats):
         print(f"repeat {repeat + 1}, load average {os.getloadavg()[0]:.1f}", flush=True)

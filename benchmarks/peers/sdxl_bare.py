@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import sys
 import time
+from typing import Any
 
 import torch
 
@@ -14,9 +16,9 @@ from benchmarks.sdxl_model import Painter, digest
 def main() -> None:
     """Draw what is asked for: ``count`` pictures, one after the other, and tell when each began and was in memory."""
     asked = Asked()
-    model, size, steps = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+    how: dict[str, Any] = json.loads(sys.argv[1])
     device = torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
-    painter = Painter(model, size, steps, device)
+    painter = Painter(device=device, **how)
     for request in asked:
         times, pictures = [], []
         for number in range(request["count"]):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import sys
 import time
 
@@ -23,9 +24,9 @@ async def main() -> None:
     from benchmarks.peers.sdxl_fal import FalPictures as Worker
 
     asked = Asked()
-    world_size, model, size, steps = int(sys.argv[1]), sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
+    world_size, how = int(sys.argv[1]), json.loads(sys.argv[2])
     runner = DistributedRunner(Worker, world_size)
-    await runner.start(model=model, size=size, steps=steps)
+    await runner.start(**how)
     for request in asked:
         times, pictures = [], []
         for number in range(request["count"]):
