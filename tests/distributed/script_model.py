@@ -63,6 +63,7 @@ class Walk:
     end: End | None = None
     events: list[Event] = field(default_factory=list)
     reduced: int = 0
+    unwaited: int = 0
     code: int | None = None
 
 
@@ -133,7 +134,7 @@ def expect(steps: Sequence[Step], nonce: int, world_size: int, *, listens: bool)
         outcomes=frozenset(failures or [Outcome("result", 0)]),
         events={each.rank: tuple(each.events) if listens else () for each in walks},
         complete=complete,
-        restarts=bool(ends & {End.DIES, End.WAITS, End.DEAF}),
+        restarts=bool(ends & {End.DIES, End.WAITS, End.DEAF}) or len({each.unwaited for each in walks}) > 1,
         sums=walks[0].reduced * world_size,
     )
 
@@ -154,6 +155,8 @@ def _do(step: Step, walk: Walk, nonce: int, *, listens: bool, alone: bool) -> No
         case "reduce":
             walk.end = End.WAITS if alone else None
             walk.reduced += 0 if alone else step.count
+        case "reduce_unwaited":
+            walk.unwaited += step.count
         case "fail":
             walk.end = End.RAISES
         case "exit" | "kill":

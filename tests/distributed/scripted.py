@@ -65,6 +65,13 @@ class Scripted(DistributedWorker):
             dist.all_reduce(ones)
             self.sums += int(ones)
 
+    def reduce_unwaited(self, count: int) -> None:
+        """Enter a collective and go on: one that another rank never enters stays half done."""
+        import torch
+        import torch.distributed as dist
+
+        self.left_behind = [dist.all_reduce(torch.ones(1), async_op=True) for _ in range(count)]
+
     def fail(self, _: int) -> None:
         raise KeyError(self.nonce)
 

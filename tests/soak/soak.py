@@ -6,7 +6,6 @@ import asyncio
 import collections
 import concurrent.futures
 import os
-import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -23,7 +22,7 @@ COUNTED = {"descriptors": 2, "threads": 2, "children": 0, "segments": 1, "files"
 # A leak of one KiB a call breaks the first, of one small object in two calls the second.
 MEMORY_BYTES_A_CALL, OBJECTS_A_CALL = 512.0, 0.5
 # Both waver whatever is called, so over a short stretch only what exceeds this is a leak.
-WAVERING_BYTES, WAVERING_OBJECTS = 6 * 2**20, 300
+WAVERING_BYTES, WAVERING_OBJECTS = 6 * 2**20, {"parent": 300, "rank": 60}
 # So many calls make whatever is made on first use: each kind once, and what runs in threads of the executor.
 REHEARSAL = 30
 
@@ -71,9 +70,9 @@ class Soak:
             self.ranks[rank.pid].append(sample(self.calls, rank.pid, objects[rank.rank]))
         self.own.append(sample(self.calls, os.getpid(), tidied(), self._folder))
         if self._every >= 100:
-            own = self.own[-1]
-            memory = f"{own.memory_bytes / 2**20:,.0f} MiB"
-            print(f"world size {self.world_size}: {self.calls:,} calls, {memory}", file=sys.stderr, flush=True)
+            latest = [self.own[-1], *(self.ranks[rank.pid][-1] for rank in runner.status().ranks)]
+            memory = ", ".join(f"{each.memory_bytes / 2**20:,.1f}" for each in latest)
+            print(f"world size {self.world_size}: {self.calls:,} calls, MiB of parent and ranks: {memory}", flush=True)
 
     def verdicts(self) -> list[Verdict]:
         """Judge this process over the whole soak, and the first ranks, which live longest and had the rehearsal."""
@@ -92,7 +91,7 @@ def judge(whose: str, samples: Sequence[Sample], counted: Mapping[str, int]) -> 
     calls = [each.calls for each in samples]
     span = max(1, calls[-1] - calls[0])
     memory_limit = max(MEMORY_BYTES_A_CALL, WAVERING_BYTES / span)
-    objects_limit = max(OBJECTS_A_CALL, WAVERING_OBJECTS / span)
+    objects_limit = max(OBJECTS_A_CALL, WAVERING_OBJECTS[whose.split()[0]] / span)
     memory, objects = [each.memory_bytes for each in samples], [each.objects for each in samples]
     yield judge_growth(f"{whose}: memory", "bytes", memory_limit, calls, memory)
     yield judge_growth(f"{whose}: objects", "", objects_limit, calls, objects)
