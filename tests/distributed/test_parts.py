@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import base64
 import inspect
+import io
 import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 
 from worker_node.distributed import DistributedRunner, DistributedWorker, RunnerError, errors
 from worker_node.distributed.calls import Call, in_step
@@ -21,6 +23,23 @@ from worker_node.distributed.warmth import pause_before
 
 def data_of(event: bytes) -> Any:
     return json.loads(event.decode().splitlines()[2].removeprefix("data: "))
+
+
+@pytest.mark.parametrize("asked", ["jpeg", "JPG", "png", "webp"])
+@pytest.mark.parametrize(
+    "mode", ["1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr", "HSV", "I", "I;16", "F"]
+)
+def test_an_image_of_any_mode_has_a_form_in_any_format(mode: str, asked: str):
+    found = data_of(text_event(1, "progress", Image.new(mode, (4, 3)), image_format=asked))
+
+    assert Image.open(io.BytesIO(base64.b64decode(found["url"].partition(",")[2]))).size == (4, 3)
+
+
+def test_a_format_that_is_not_served_is_refused_with_those_that_are():
+    with pytest.raises(errors.InvalidImageFormat, match="'gif'") as refused:
+        text_event(1, "progress", Image.new("L", (4, 3)), image_format="gif")
+
+    assert "webp" in refused.value.hint
 
 
 def test_a_text_event_is_one_line_of_json_that_browsers_parse():

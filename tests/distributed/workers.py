@@ -61,6 +61,14 @@ class Toolbox(DistributedWorker):
                 self.add_streaming_result({"tag": tag, "rank": self.rank, "number": number})
         return tag
 
+    def double(self, numbers: Any, as_event: bool = False, **_: Any) -> Any:
+        """Change what came in place, and send it back."""
+        before = int(numbers.sum())
+        numbers *= 2
+        if as_event:
+            (self.add_progress if self.rank else self.add_streaming_result)({"rank": self.rank, "numbers": numbers})
+        return {"before": before, "numbers": numbers}
+
     def progress(self, steps: int, **_: Any) -> None:
         for step in range(steps):
             self.add_progress({"step": step})

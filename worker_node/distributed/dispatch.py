@@ -20,6 +20,7 @@ from worker_node.distributed.events import RankLog, RunnerState, RunnerStatus
 from worker_node.distributed.launch import Launch
 from worker_node.distributed.messages import Message
 from worker_node.distributed.pool import Pool
+from worker_node.distributed.segments import SHARED_BYTES, stage
 from worker_node.distributed.turns import Turns
 from worker_node.distributed.warmth import Warmth
 
@@ -89,8 +90,10 @@ class Dispatcher:
         if timeout_s is not None and deadline is not None:
             call.late = loop.call_at(deadline, self._time_out, call, timeout_s)
         try:
+            if any(len(frame) >= SHARED_BYTES for frame in value):
+                value = await asyncio.to_thread(stage, value, self._world_size)
             pool = self._warmth.pool if self._warmth.state is RunnerState.WARM else await self._pool_for(call)
-            if pool is not None:
+            if pool is not None and not call.outcome.done():
                 call.sent = True
                 pool.send_call(call.number, value, streaming=streaming, wants_events=wants_events)
         except BaseException:

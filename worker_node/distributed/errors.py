@@ -61,6 +61,17 @@ class SerializationFailed(RunnerError):
         self.path, self.reason = path, reason
 
 
+class InvalidImageFormat(RunnerError):
+    """Pictures were asked for in a format that is not served."""
+
+    code = "invalid_image_format"
+    hint = "Ask for jpeg, png or webp."
+
+    def __init__(self, image_format: object) -> None:
+        super().__init__(f"there is no image format {image_format!r}")
+        self.image_format = image_format
+
+
 class RankError(RunnerError):
     """Something that happened on one rank."""
 

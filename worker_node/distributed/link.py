@@ -11,7 +11,7 @@ import json
 import logging
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Self
 
 import zmq
@@ -22,6 +22,7 @@ from worker_node.distributed.cancel_flag import CancelFlag
 from worker_node.distributed.media import Frame
 from worker_node.distributed.messages import Kind, Message
 from worker_node.distributed.outbox import Outbox
+from worker_node.distributed.segments import Segments, stage
 from worker_node.distributed.window import SendWindow
 
 # The call for which a task works. Tasks and threads that the worker's own loop started carry it on past the call's end.
@@ -35,6 +36,7 @@ class Wiring:
     commands_fd: int
     reports_fd: int
     window_fd: int
+    segments_fd: int
     flag_fd: int
     token: str
     parent_pid: int
@@ -42,7 +44,7 @@ class Wiring:
     @property
     def fds(self) -> tuple[int, ...]:
         """The descriptors to hand on."""
-        return self.commands_fd, self.reports_fd, self.window_fd, self.flag_fd
+        return self.commands_fd, self.reports_fd, self.window_fd, self.segments_fd, self.flag_fd
 
     def to_text(self) -> str:
         """Put it into words that fit an environment variable."""
@@ -75,6 +77,7 @@ class Link:
         self._out.setsockopt(zmq.SNDHWM, 0)
         self._out.connect(f"ipc:///proc/self/fd/{wiring.reports_fd}")
         self._outbox = Outbox(SendWindow(wiring.window_fd), self._send_batch)
+        self._segments = Segments.inherited(wiring.segments_fd)
         self._commands.send_multipart(messages.pack(self._token, Message(Kind.HELLO, rank)))
 
     def receive(self) -> Message:
@@ -82,16 +85,18 @@ class Link:
         while True:
             message = messages.unpack(self._token, receive_frames(self._commands))
             if message is not None:
-                return message
+                return replace(message, value=self._segments.take(message.value, message.given))
 
     def report(self, kind: Kind, fields: Mapping[str, Any] | None = None, value: Sequence[Frame] = ()) -> None:
         """Tell the parent how something ended, after all that was said before. A call ends with it: events from
         threads and tasks that it left behind go nowhere.
         """
-        frames = messages.pack(self._token, Message(kind, self.rank, self.call, dict(fields or {}), value))
+        staged = stage(value)
         with self._outbox:
+            left, given = self._segments.give(staged)
             # Uncopied: the next call starts only after the parent has all of it.
-            send_frames(self._out, frames)
+            message = Message(kind, self.rank, self.call, dict(fields or {}), left, given)
+            send_frames(self._out, messages.pack(self._token, message))
             self.call, self._wants_events = 0, False
 
     def send_log(self, level: int, text: str) -> None:
@@ -108,7 +113,7 @@ class Link:
         """Send an event of the current call, if anybody listens."""
         if not self._wants_events or _working_for.get(self.call) != self.call:
             return
-        item = Item(sort, wire.encode(data), image_format, as_text)
+        item = Item(sort, stage(wire.encode(data)), image_format, as_text)
         (self._outbox.progress if sort is Sort.PROGRESS else self._outbox.output)(item)
 
     def is_cancelled(self) -> bool:
@@ -126,7 +131,8 @@ class Link:
         self._context.term()
 
     def _send_batch(self, fields: dict[str, Any], buffers: Sequence[Frame]) -> None:
-        message = Message(Kind.BATCH, self.rank, self.call, fields, buffers)
+        left, given = self._segments.give(buffers)
+        message = Message(Kind.BATCH, self.rank, self.call, fields, left, given)
         self._out.send_multipart(messages.pack(self._token, message))
 
 

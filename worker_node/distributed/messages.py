@@ -49,6 +49,8 @@ class Message:
     call: int = 0
     fields: dict[str, Any] = field(default_factory=dict)
     value: Sequence[Frame] = ()
+    given: Sequence[int] = ()
+    """Which frames of ``value`` are numbers that stand for memory sent ahead (``segments``)."""
 
 
 _IN_HEAD_BYTES: Final = 2**16
@@ -60,7 +62,7 @@ def pack(token: bytes, message: Message) -> list[Frame]:
     value, structure = message.value, None
     if value and isinstance(value[0], bytes) and len(value[0]) <= _IN_HEAD_BYTES and message.kind is not Kind.BATCH:
         structure, *value = value
-    values = [token, message.kind.value, message.rank, message.call, message.fields, structure]
+    values = [token, message.kind.value, message.rank, message.call, message.fields, structure, list(message.given)]
     # Texts of errors and log lines are whatever user code made of them, halves of characters included.
     head: bytes = msgpack.packb(values, unicode_errors="surrogatepass")
     return [head, *value]
@@ -70,10 +72,10 @@ def unpack(token: bytes, frames: Sequence[Frame]) -> Message | None:
     """Read a message; None where it is not one of this pool's, whoever sent it."""
     try:
         head = msgpack.unpackb(frames[0], strict_map_key=False, unicode_errors="surrogatepass")
-        sent_token, kind, rank, call, fields, structure = head
+        sent_token, kind, rank, call, fields, structure, given = head
         if sent_token != token:
             return None
         value = frames[1:] if structure is None else [structure, *frames[1:]]
-        return Message(Kind(kind), rank, call, fields, value)
+        return Message(Kind(kind), rank, call, fields, value, given)
     except (ValueError, TypeError, IndexError, msgpack.UnpackException):
         return None

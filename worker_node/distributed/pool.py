@@ -16,17 +16,19 @@ from typing import Protocol
 
 from worker_node.distributed.batch import Event, Item, Line, unpacked
 from worker_node.distributed.cancel_flag import CancelFlag
+from worker_node.distributed.channel import Channel
 from worker_node.distributed.environment import rank_environment
-from worker_node.distributed.errors import NotRunning, RankDied, SpawnFailed, StartTimeout
+from worker_node.distributed.errors import NotRunning, RankDied, SerializationFailed, SpawnFailed, StartTimeout
 from worker_node.distributed.events import RankLog, RankState, RankStatus
 from worker_node.distributed.hub import Hub
 from worker_node.distributed.launch import Launch
-from worker_node.distributed.link import Wiring
 from worker_node.distributed.media import Frame
 from worker_node.distributed.messages import Kind, Message
 from worker_node.distributed.processes import RankProcess
+from worker_node.distributed.segments import is_staged
 from worker_node.distributed.start import Start
-from worker_node.distributed.window import ReceiveWindow
+
+_log = logging.getLogger("worker_node.distributed")
 
 
 class Listener(Protocol):
@@ -55,12 +57,13 @@ class Pool:
         self._loop = loop
         self.logs_dropped = 0
         self._flag = CancelFlag.create()
-        self._windows: list[ReceiveWindow] = []
+        self._channels: list[Channel] = []
         try:
-            self._windows += [ReceiveWindow() for _ in range(launch.world_size)]
+            for _ in range(launch.world_size):
+                self._channels.append(Channel())
             self._hub = Hub(self._on_message)
         except BaseException:
-            self._close_flags()
+            self._close_channels()
             raise
         self._start = Start(launch, self._hub)
         self._ending = False
@@ -101,7 +104,12 @@ class Pool:
     def send_call(self, call: int, value: Sequence[Frame], *, streaming: bool, wants_events: bool) -> None:
         """Hand a call to every rank."""
         fields = {"streaming": streaming, "wants_events": wants_events}
-        self._hub.send(Message(Kind.CALL, 0, call, fields, value), range(self._launch.world_size))
+        message = Message(Kind.CALL, 0, call, fields, value)
+        if any(map(is_staged, value)):
+            for rank, channel in enumerate(self._channels):
+                self._hub.send(channel.outgoing(message), [rank])
+        else:
+            self._hub.send(message, range(self._launch.world_size))
 
     def cancel(self, call: int) -> None:
         """Set the flag that the ranks' ``raise_if_cancelled`` reads."""
@@ -138,12 +146,12 @@ class Pool:
 
     def _close(self) -> None:
         self._hub.close()
-        self._close_flags()
+        self._close_channels()
 
-    def _close_flags(self) -> None:
+    def _close_channels(self) -> None:
         self._flag.close()
-        for window in self._windows:
-            window.close()
+        for channel in self._channels:
+            channel.close()
 
     async def _spawn(self) -> None:
         launch = self._launch
@@ -152,7 +160,7 @@ class Pool:
             for rank in range(launch.world_size):
                 if self._ending:
                     return
-                wiring = self._wiring(rank)
+                wiring = self._channels[rank].wiring(self._hub, self._flag)
                 env = rank_environment(
                     os.environ,
                     launch.env,
@@ -161,7 +169,10 @@ class Pool:
                     devices=launch.devices,
                     link=wiring.to_text(),
                 )
-                popen = RankProcess.spawn(rank, env=env, cwd=launch.cwd, pass_fds=wiring.fds)
+                try:
+                    popen = RankProcess.spawn(rank, env=env, cwd=launch.cwd, pass_fds=wiring.fds)
+                finally:
+                    self._channels[rank].handed_over()
                 self._loop.call_soon_threadsafe(adopt, rank, popen)
 
         def adopt(rank: int, popen: subprocess.Popen[bytes]) -> None:
@@ -191,22 +202,19 @@ class Pool:
             return RankState.STARTING
         return RankState.BUSY if process.rank in busy else RankState.IDLE
 
-    def _wiring(self, rank: int) -> Wiring:
-        return Wiring(
-            commands_fd=self._hub.commands_fd,
-            reports_fd=self._hub.reports_fd,
-            window_fd=self._windows[rank].fd,
-            flag_fd=self._flag.fd,
-            token=self._hub.token.hex(),
-            parent_pid=os.getpid(),
-        )
-
     def _raise_death(self) -> None:
         """Raise where a rank ended between its own readiness and the last one's."""
         if self._dead is not None:
             raise self._dead
 
     def _on_message(self, message: Message) -> None:
+        try:
+            message = self._channels[message.rank].incoming(message)
+        except SerializationFailed:
+            # Neither this message nor its call can ever be whole: let the call end as one whose rank is gone.
+            _log.exception("a message of rank %d did not arrive whole", message.rank)
+            self.processes[message.rank].kill()
+            return
         if message.kind is Kind.BATCH:
             self._on_batch(message)
         elif message.call:
@@ -215,7 +223,7 @@ class Pool:
             self._start.receive(message)
 
     def _on_batch(self, message: Message) -> None:
-        rank, window = message.rank, self._windows[message.rank]
+        rank, window = message.rank, self._channels[message.rank].window
         for item in unpacked(message):
             if isinstance(item, Item):
                 self._listener.on_event(message.call, Event(rank, item, window))

@@ -50,8 +50,8 @@ def main() -> None:
         return
     link.report(Kind.READY, {"device": str(worker.device)})
     takes_streaming = _takes_streaming(type(worker))
-    while (message := link.receive()).kind is Kind.CALL:
-        _serve(worker, link, message, takes_streaming=takes_streaming)
+    while _serve_next(worker, link, takes_streaming=takes_streaming):
+        pass
     worker.shutdown(timeout=1.0)
     _leave_group()
     link.close()
@@ -113,10 +113,16 @@ def _set_up(link: Link, launch: Message) -> DistributedWorker:
     return worker
 
 
-def _serve(worker: DistributedWorker, link: Link, message: Message, *, takes_streaming: bool) -> None:
-    """Run one call and report how it ended; whatever user code raises, this rank stays."""
+def _serve_next(worker: DistributedWorker, link: Link, *, takes_streaming: bool) -> bool:
+    """Run the next call and report how it ended; whatever user code raises, this rank stays. False: told to stop.
+
+    Nothing of the call is held beyond it: its payload and result may be large, and the next may be far off.
+    """
     from worker_node.distributed import group
 
+    message = link.receive()
+    if message.kind is not Kind.CALL:
+        return False
     link.begin(message.call, wants_events=message.fields["wants_events"])
     kind, fields, value = Kind.DONE, {}, []
     try:
@@ -131,6 +137,7 @@ def _serve(worker: DistributedWorker, link: Link, message: Message, *, takes_str
     except Exception as exc:  # noqa: BLE001 - user code may raise anything, and all of it belongs to the caller
         kind, fields = Kind.FAILED, _describe(exc)
     link.report(kind, {**fields, "steps": group.steps()}, value)
+    return True
 
 
 def _takes_streaming(worker_cls: type[DistributedWorker]) -> bool:

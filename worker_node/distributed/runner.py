@@ -23,6 +23,7 @@ from worker_node.distributed.events import RankEvent, RankLog, RunnerState, Runn
 from worker_node.distributed.keepalive import KeepAlive
 from worker_node.distributed.launch import Launch
 from worker_node.distributed.references import reference
+from worker_node.distributed.text_events import image_format_named
 from worker_node.distributed.text_stream import texts
 from worker_node.distributed.worker import DistributedWorker
 
@@ -169,11 +170,11 @@ class DistributedRunner:
         events. With ``as_text_events`` yields bytes of Server-Sent Events: ``progress``, ``error`` and at the end
         ``result``. Leaving the loop cancels the call.
         """
+        image_format = image_format_named(payload.get("image_format", "jpeg")) if as_text_events else ""
         call = await self._dispatcher.begin(payload, streaming=True, wants_events=True, timeout_s=timeout)
         try:
             if as_text_events:
                 following = functools.partial(self._next_event, call, streaming_timeout)
-                image_format = str(payload.get("image_format", "jpeg"))
                 async with contextlib.aclosing(texts(call, following, self._heartbeat_s, image_format)) as stream:
                     async for text in stream:
                         yield text

@@ -201,6 +201,11 @@ class Segments:
             self._spare = None
 
 
+def is_staged(frame: Frame) -> bool:
+    """Tell whether this is memory that can be given."""
+    return _staged(frame) is not None
+
+
 def _staged(frame: Frame) -> _Staged | None:
     memory = frame.obj if isinstance(frame, memoryview) else None
     return memory if isinstance(memory, _Staged) and len(frame) == len(memory) else None

@@ -17,11 +17,30 @@ from collections.abc import Set as AbstractSet
 from typing import TYPE_CHECKING, Any
 
 from worker_node.distributed import media
+from worker_node.distributed.errors import InvalidImageFormat, SerializationFailed
 
 if TYPE_CHECKING:
     from PIL import Image
 
 _RESULT_QUALITY, _PREVIEW_QUALITY = 95, 75
+_MODES = {
+    "jpeg": frozenset({"L", "RGB", "CMYK"}),
+    "png": frozenset({"1", "L", "LA", "P", "RGB", "RGBA", "I;16"}),
+    "webp": frozenset({"RGB", "RGBA"}),
+}
+"""The formats that are served, and what each can hold; other images are converted."""
+
+
+def image_format_named(name: object) -> str:
+    """Return the format that is meant.
+
+    Raises:
+        InvalidImageFormat: none is.
+    """
+    found = name.lower().replace("jpg", "jpeg") if isinstance(name, str) else ""
+    if found not in _MODES:
+        raise InvalidImageFormat(name)
+    return found
 
 
 def text_event(number: int, event: str, data: Any, *, image_format: str = "jpeg") -> bytes:
@@ -62,19 +81,23 @@ def _to_json(value: Any, image_format: str, quality: int) -> Any:
 def _split(value: Any) -> tuple[list[Any], media.Frame]:
     found = media.split(value)
     if found is None:
-        raise TypeError(f"{type(value).__qualname__} has no form in a text event")
+        raise SerializationFailed(f"{type(value).__qualname__} has no form in a text event")
     return found
 
 
 def _image(image: Image.Image, image_format: str, quality: int) -> dict[str, Any]:
-    # JPEG has no alpha: such an image is sent as PNG rather than flattened.
-    name = (
-        "png"
-        if image_format in ("jpeg", "jpg") and image.has_transparency_data
-        else image_format.replace("jpg", "jpeg")
-    )
-    if name == "jpeg" and image.mode not in ("RGB", "L", "CMYK"):
-        image = image.convert("RGB")
+    name = image_format_named(image_format)
+    if name == "jpeg" and image.has_transparency_data:
+        # JPEG has no alpha: such an image is sent as PNG rather than flattened.
+        name = "png"
+    if image.mode == "La":
+        # Pillow knows one way out of it.
+        image = image.convert("LA")
+    if image.mode not in _MODES[name]:
+        try:
+            image = image.convert("RGBA" if image.has_transparency_data else "RGB")
+        except ValueError as exc:
+            raise SerializationFailed(f"an image of mode {image.mode} has no form as {name}: convert it first") from exc
     file = io.BytesIO()
     image.save(file, format=name, quality=quality)
     url = _data_url(f"image/{name}", file.getvalue())

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from worker_node.distributed.batch import Sort
 from worker_node.distributed.errors import CallCancelled
+from worker_node.distributed.text_events import image_format_named
 
 if TYPE_CHECKING:
     import torch
@@ -82,6 +83,7 @@ class DistributedWorker:
 
         Raises:
             CallCancelled: world size 1, and the caller cancelled.
+            InvalidImageFormat: it is none of jpeg, png and webp.
             SerializationFailed: a part of ``result`` has no form on the wire.
         """
         self._emit(Sort.OUTPUT, result, image_format=image_format, as_text=as_text_event)
@@ -156,7 +158,7 @@ class DistributedWorker:
             return
         if self.world_size == 1:
             self.raise_if_cancelled()
-        self._link.emit(sort, data, image_format=image_format, as_text=as_text)
+        self._link.emit(sort, data, image_format=image_format_named(image_format), as_text=as_text)
 
     def _run_loop(self, loop: asyncio.AbstractEventLoop) -> None:
         self._on_device(loop.run_forever)
