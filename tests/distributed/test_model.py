@@ -183,6 +183,16 @@ class Calls(RuleBasedStateMachine):
         self.lost, self.restarts = True, self.restarts + 1
         self.settle()
 
+    @precondition(lambda self: self.costly and not self.queue)
+    @rule(rank=st.integers(0, 1), way=st.sampled_from(Way), collective=st.sampled_from(["reduce", "reduce_unwaited"]))
+    def fail_before_a_collective(self, rank: int, way: Way, collective: str) -> None:
+        """The collective stays half done, whether or not its other rank waits in it."""
+        every = tuple(range(self.world.world_size))
+        caller = self.caller([Step("fail", (rank % self.world.world_size,)), Step(collective, every)], way)
+        self.queue.append(caller)
+        self.world.run(self.begin([caller]))
+        self.settle()
+
     # What must be seen.
 
     def settle(self, *, interrupted: bool = False, lost: bool = False) -> None:
