@@ -69,7 +69,7 @@ class Soak:
         for rank in runner.status().ranks:
             self.ranks[rank.pid].append(sample(self.calls, rank.pid, objects[rank.rank]))
         self.own.append(sample(self.calls, os.getpid(), tidied(), self._folder))
-        if self._every >= 100:
+        if self._every >= 50:
             latest = [self.own[-1], *(self.ranks[rank.pid][-1] for rank in runner.status().ranks)]
             memory = ", ".join(f"{each.memory_bytes / 2**20:,.1f}" for each in latest)
             print(f"world size {self.world_size}: {self.calls:,} calls, MiB of parent and ranks: {memory}", flush=True)
