@@ -1,6 +1,8 @@
 """What goes wrong around a collective, and how long until the caller knows and until the next call has answered.
 
-python -m benchmarks.nccl_failures [--world-sizes 2 4] [--repeats 3]      NCCL where there are GPUs, else gloo
+python -m benchmarks.nccl_failures [--world-sizes 2 4] [--repeats 3] [--hold-gib 16]
+
+Over NCCL where there are GPUs, else over gloo.
 """
 
 from __future__ import annotations
@@ -36,6 +38,12 @@ MAX_SEEN_S = 0.1
 
 class Meeting(DistributedWorker):
     """Reduces once, for ever, or not on every rank."""
+
+    def setup(self, hold_bytes: int) -> None:
+        """Hold so much memory of the device, as a model would: the driver takes its time to free it."""
+        import torch
+
+        self.held = torch.ones(hold_bytes, dtype=torch.uint8, device=self.device)
 
     def __call__(self, do: str = "once", **_: Any) -> float:
         """Meet in the way that ``do`` names."""
@@ -120,11 +128,11 @@ async def _until_error(call: Awaitable[Any], expected: type[Exception]) -> float
     raise AssertionError("the call should have failed")
 
 
-async def measure(world_size: int, repeats: int) -> None:
+async def measure(world_size: int, repeats: int, hold_bytes: int) -> None:
     """Do each of it so often on one runner."""
     watched = Watched(world_size)
     began = time.monotonic()
-    await watched.runner.start()
+    await watched.runner.start(hold_bytes=hold_bytes)
     print(f"world size {world_size}, {time.monotonic() - began:.2f} s from start to ready")
     await watched.runner.invoke()
     causes: list[tuple[str, Callable[[], Awaitable[float]], float | None]] = [
@@ -155,9 +163,10 @@ async def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--world-sizes", type=int, nargs="+", default=[2])
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--hold-gib", type=float, default=0, help="memory that each rank holds on its device")
     arguments = parser.parse_args()
     for world_size in arguments.world_sizes:
-        await measure(world_size, arguments.repeats)
+        await measure(world_size, arguments.repeats, int(arguments.hold_gib * 2**30))
 
 
 if __name__ == "__main__":
