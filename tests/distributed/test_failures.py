@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 from collections.abc import Callable
@@ -143,6 +144,29 @@ async def test_a_pool_that_cannot_be_rebuilt_is_broken_says_why_and_can_be_start
     assert not runner.is_alive()
     await runner.start(file=str(tmp_path / "another"))
     assert runner.is_alive()
+    await runner.stop()
+
+
+async def test_ranks_that_die_idle_are_rebuilt_and_those_that_die_again_before_serving_break_the_pool():
+    states: asyncio.Queue[RunnerState] = asyncio.Queue()
+    runner = DistributedRunner(
+        TOOLBOX, env=ENV, rebuild_attempts=1, on_change=lambda status: states.put_nowait(status.state)
+    )
+    await runner.start()
+
+    async def kill_idle() -> RunnerState:
+        os.kill(runner.status().ranks[0].pid, signal.SIGKILL)
+        while (state := await states.get()) not in (RunnerState.REBUILDING, RunnerState.BROKEN):
+            pass
+        while state is RunnerState.REBUILDING:
+            state = await states.get()
+        return state
+
+    assert await kill_idle() is RunnerState.WARM
+    assert await kill_idle() is RunnerState.BROKEN
+    with pytest.raises(PoolBroken) as broken:
+        await runner.invoke({"do": "all_reduce"})
+    assert [type(reason) for reason in broken.value.reasons] == [RankDied, RankDied]
     await runner.stop()
 
 

@@ -37,7 +37,7 @@ class Warmth:
         self._listener, self._rebuild_attempts = listener, rebuild_attempts
         self._launch: Launch | None = None
         self._timeout_s = 0.0
-        self._misfortunes = 0
+        self._misfortunes = self._failures = 0
         self._reasons: list[RunnerError] = []
         self._ready: asyncio.Future[Pool] | None = None
         self._rebuilding: asyncio.Task[None] | None = None
@@ -57,7 +57,7 @@ class Warmth:
     async def start(self, launch: Launch, timeout_s: float) -> None:
         """Make the first pool; on failure nothing is left."""
         self._launch, self._timeout_s = launch, timeout_s
-        self._misfortunes, self._reasons = 0, []
+        self._misfortunes, self._failures, self._reasons = 0, 0, []
         self.state = RunnerState.STARTING
         # The kernel ends a rank with the thread that spawned it, so that thread has to live as long as the runner.
         self._spawner = concurrent.futures.ThreadPoolExecutor(1, "rank-spawner")
@@ -90,13 +90,15 @@ class Warmth:
         if isinstance(cause, RankDied):
             self._misfortunes += 1
         if counts:
+            # The first is a misfortune. Ranks that die again before they served anything are a failure to rebuild.
+            self._failures += bool(self._reasons)
             self._reasons.append(cause)
         _log.warning("rebuilding the ranks: %s", cause)
         self._rebuilding = asyncio.create_task(self._rebuild(pool))
 
     def served(self) -> None:
         """Note that a call succeeded: what went wrong before is forgotten."""
-        self._misfortunes, self._reasons = 0, []
+        self._misfortunes, self._failures, self._reasons = 0, 0, []
 
     async def stop(self, timeout_s: float) -> None:
         """End the pool, or its making."""
@@ -151,16 +153,15 @@ class Warmth:
             self._ready.exception()
 
     async def _has_made_again(self, lost: Pool) -> bool:
-        while len(self._reasons) < self._rebuild_attempts:
+        while self._failures < self._rebuild_attempts:
             await asyncio.sleep(pause_before(self._misfortunes))
             try:
                 await self._make(lost)
             except RunnerError as exc:
                 self._misfortunes += 1
+                self._failures += 1
                 self._reasons.append(exc)
-                _log.warning(
-                    "rebuilding the ranks failed (%d of %d): %s", len(self._reasons), self._rebuild_attempts, exc
-                )
+                _log.warning("rebuilding the ranks failed (%d of %d): %s", self._failures, self._rebuild_attempts, exc)
                 # What these still hold may be what was missing.
                 await lost.destroy()
             else:
