@@ -145,6 +145,7 @@ def test_nothing_mentions_the_machine_it_was_written_on():
                 "CallTimeout",
                 "DistributedRunner",
                 "DistributedWorker",
+                "InvalidImageFormat",
                 "InvalidWorker",
                 "NotRunning",
                 "PoolBroken",

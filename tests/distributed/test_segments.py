@@ -17,7 +17,7 @@ import torch
 
 from tests.distributed import far_end
 from tests.distributed.far_end import MIB, mappings, open_descriptors, payload
-from worker_node.distributed import segments, wire
+from worker_node.distributed import segments
 from worker_node.distributed.errors import SerializationFailed
 from worker_node.distributed.media import Frame
 from worker_node.distributed.segments import Segments
@@ -283,17 +283,3 @@ def test_memory_that_could_still_shrink_is_refused(pair: Pair):
 def test_a_descriptor_that_did_not_come_fails_at_once(pair: Pair):
     with pytest.raises(SerializationFailed, match="did not arrive"):
         pair.theirs.take([(1).to_bytes(8, "little")], [0])
-
-
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
-@pytest.mark.parametrize("size", [segments.SHARED_BYTES, 3 * segments.SHARED_BYTES + 5])
-def test_a_tensor_of_a_gpu_goes_straight_into_shared_memory(pair: Pair, size: int):
-    value = torch.arange(size, device="cuda").to(torch.uint8)
-    turned = torch.rand(1024, 4096, device="cuda").T
-
-    frames, given = pair.ours.give(wire.encode([value, turned]))
-
-    assert given == [1, 2]
-    back = wire.decode(pair.theirs.take(frames, given))
-    assert torch.equal(back[0], value.cpu())
-    assert torch.equal(back[1], turned.cpu())
