@@ -23,7 +23,7 @@ SHOWN_HEADERS = ["Location", "Retry-After", "X-Request-Id", "Idempotency-Replaye
 
 def create_app(settings: ApiSettings) -> FastAPI:
     """The application. ``app.state.stopping`` is the event that ends its streams."""
-    metrics, stopping = Metrics(), asyncio.Event()
+    metrics, stopping = Metrics(max_age_s=settings.metrics_age_s), asyncio.Event()
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:

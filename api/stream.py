@@ -95,6 +95,7 @@ class JobStream:
                     yield chunk
             if event.id > self._sent and not self._ended:
                 self._sent = event.id
+                self._here.metrics.sent.labels(event.kind.value).inc()
                 yield encode(event, event.data)
 
     async def _rows(self, feed: Feed) -> AsyncIterator[bytes]:
@@ -113,6 +114,7 @@ class JobStream:
             for row, chunk in zip(rows, chunks, strict=True):
                 self._sent, self._attempt, self._ended = row.id, row.id.attempt, is_last(row)
                 feed.seen = row.id.seq
+                self._here.metrics.sent.labels(row.kind.value).inc()
                 yield chunk
             full = len(rows) == PAGE
 

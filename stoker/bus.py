@@ -59,14 +59,17 @@ class Bus:
         """Say that row ``seq`` of the job is committed."""
         await self._try(lambda: self._redis.publish(JOB_CHANNEL.format(job_id=job_id), orjson.dumps({"seq": seq})))
 
-    async def progress(self, job_id: UUID, event: Event) -> None:
-        """Send progress or a preview to who follows the job, and keep the newest for who comes later."""
+    async def progress(self, job_id: UUID, event: Event) -> bool:
+        """Send progress or a preview to who follows the job, and keep the newest for who comes later.
+
+        False: Redis did not take it.
+        """
         message = orjson.dumps({"event": to_json(event)})
         if event.kind is EventKind.PREVIEW and len(message) > MAX_PREVIEW_BYTES:
             logger.warning("preview_dropped", job_id=str(job_id), size_bytes=len(message), limit=MAX_PREVIEW_BYTES)
-            return
+            return False
 
-        async def send() -> None:
+        async def send() -> bool:
             async with self._redis.pipeline(transaction=False) as pipe:
                 if event.kind is EventKind.PREVIEW:
                     key = PREVIEW_HASH.format(job_id=job_id)
@@ -77,8 +80,9 @@ class Bus:
                 pipe.expire(key, KEEP_S)
                 pipe.publish(JOB_CHANNEL.format(job_id=job_id), message)
                 await pipe.execute()
+            return True
 
-        await self._try(send)
+        return await self._try(send) or False
 
     async def newest_progress(self, job_id: UUID, attempt: int) -> list[Event]:
         """The attempt's last progress and the newest preview of each rank, in order. Empty while Redis is away."""

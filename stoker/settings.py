@@ -100,12 +100,22 @@ class ApiSettings(EngineSettings):
     max_upload_bytes: int = Field(default=5_000_000_000, gt=0, description="Of one uploaded file.")
     ping_s: float = Field(default=15.0, gt=0, description="A quiet stream sends a comment this often.")
     cors_origins: Names = Field(default=frozenset(), description="Browser origins that may call the API.")
+    metrics_age_s: float = Field(
+        default=10.0, ge=0, description="Open jobs are counted for /metrics this often at most."
+    )
     webhook_allowed_hosts: Names = WEBHOOK_ALLOWED_HOSTS
 
     _split = field_validator("cors_origins", "webhook_allowed_hosts", mode="before")(lambda value: _split_names(value))
 
 
-class ControlSettings(EngineSettings):
+class ShownSettings(EngineSettings):
+    """What serves no HTTP of its own but its metrics."""
+
+    metrics_host: str = "127.0.0.1"
+    metrics_port: int = Field(default=0, ge=0, le=65535, description="Where /metrics is served; 0 is nowhere.")
+
+
+class ControlSettings(ShownSettings):
     """The control loop."""
 
     reap_s: float = Field(default=0.5, gt=0)
@@ -115,7 +125,7 @@ class ControlSettings(EngineSettings):
     _split = field_validator("webhook_allowed_hosts", mode="before")(lambda value: _split_names(value))
 
 
-class NodeSettings(EngineSettings):
+class NodeSettings(ShownSettings):
     """A node."""
 
     data_dir: Path = Path(".stoker")

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from concurrent.futures import Future
 from pathlib import Path
 
-from stoker import log, ready
+from stoker import log, metrics, ready
 from stoker.errors import ConfigurationError, StokerError
 from stoker.queue import make_celery
 from stoker.settings import NodeSettings
@@ -49,7 +49,9 @@ def _serve(options: argparse.Namespace, settings: NodeSettings) -> int:
     gpus = list_gpus()
     specs = specs_for(options.app, options.world_size, gpus, identity.folder / "spool")
     side = SideLoop()
-    node = Node(settings, identity, open_engines(settings, node_id=identity.node_id), gpus)
+    engines = open_engines(settings, node_id=identity.node_id)
+    node = Node(settings, identity, engines, gpus)
+    metrics.serve(engines.metrics.registry, settings.metrics_host, settings.metrics_port)
     side.run(node.start(specs))
     gate = Gate(node.apps, node.can_start)
     node.on_change = gate.changed

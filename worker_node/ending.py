@@ -74,12 +74,14 @@ async def finish(
         else:
             if finished.applied:
                 logger.info("job_ended", state=str(finished.state), **attempt.names)
+                engines.metrics.finished(attempt.claim, finished, outcome, usage)
                 engines.tell(attempt.claim.job_id, finished.seq)
                 if finished.state is not None and not finished.state.is_final:
                     engines.doorbell.ring(attempt.claim.app)
                 return finished
             break
     logger.warning("attempt_discarded", **attempt.names)
+    engines.metrics.discarded(attempt.claim)
     if is_unrecorded and attempt.has_stored:
         await outputs.discard(engines.storage, attempt)
     return None
@@ -111,6 +113,7 @@ async def _announce(engines: Engines, attempt: Attempt, stored: Sequence[Output]
             raise
         logger.warning("outputs_not_announced", error=str(error)[:300], **attempt.names)
     else:
+        engines.metrics.persisted.labels(EventKind.OUTPUT.value).inc(len(events))
         engines.tell(attempt.claim.job_id, seq)
 
 

@@ -13,6 +13,7 @@ from stoker.database import make_engine
 from stoker.queue import Doorbell
 from stoker.settings import NodeSettings
 from stoker.storage import Storage
+from worker_node.metrics import NodeMetrics
 
 CONNECTIONS = 8
 
@@ -24,6 +25,7 @@ class Engines:
     storage: Storage
     doorbell: Doorbell
     allowed_hosts: frozenset[str] = frozenset()
+    metrics: NodeMetrics = field(default_factory=NodeMetrics)
     _telling: set[asyncio.Task[None]] = field(default_factory=set)
 
     def tell(self, job_id: UUID, seq: int) -> None:

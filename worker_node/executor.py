@@ -198,6 +198,7 @@ class Executor:
         attempt = Attempt(claim, safe_until=safe_until(asked_at, self._lease_s))
         self._attempts.add(attempt)
         logger.info("job_claimed", app=self.app, **attempt.names)
+        self._engines.metrics.claimed(claim)
         self._engines.tell(claim.job_id, claim.seq)
         return attempt
 

@@ -10,6 +10,7 @@ import asyncio
 from typing import Any
 from uuid import UUID
 
+from prometheus_client import Counter
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from stoker import jobs, log
@@ -23,8 +24,16 @@ logger = log.get(__name__)
 
 class Heartbeat:
     def __init__(
-        self, db: AsyncEngine, identity: Identity, attempts: Attempts, *, every_s: float, lease_s: float
+        self,
+        db: AsyncEngine,
+        identity: Identity,
+        attempts: Attempts,
+        *,
+        every_s: float,
+        lease_s: float,
+        missed: Counter | None = None,
     ) -> None:
+        self._missed = missed
         self._db, self._identity, self._attempts = db, identity, attempts
         self._every_s, self._lease_s = every_s, lease_s
         self._reachable = True
@@ -91,6 +100,8 @@ class Heartbeat:
             logger.warning("claim_lost", job_id=str(job.job_id), state=str(job.state))
 
     def _note_missed(self, error: Exception) -> None:
+        if self._missed is not None:
+            self._missed.inc()
         if isinstance(error, TimeoutError) or is_unreachable(error):
             if self._reachable:
                 logger.warning("postgres_lost", error=str(error)[:300], next="jobs stop before their leases end")

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from stoker import apps, jobs, log, nodes
 from stoker.database import is_passing, is_unreachable
-from stoker.errors import ConfigurationError, StokerError, Unavailable
+from stoker.errors import ConfigurationError, NodeLost, StokerError, Unavailable
 from stoker.settings import NodeSettings
 from worker_node.attempt import Attempts, StopReason
 from worker_node.ending import COMMIT_S
@@ -21,6 +21,7 @@ from worker_node.executor import Executor
 from worker_node.gpus import Gpu
 from worker_node.heartbeat import Heartbeat
 from worker_node.host import AppHost, AppSpec, HostStatus
+from worker_node.metrics import RunnerStatus
 from worker_node.registration import Identity
 from worker_node.run import slots_of
 
@@ -30,7 +31,7 @@ logger = log.get(__name__)
 
 
 class Node:
-    """All methods belong on the node's loop, except ``can_start``."""
+    """All methods belong on the node's loop, except ``can_start`` and ``runners``."""
 
     def __init__(self, settings: NodeSettings, identity: Identity, engines: Engines, gpus: Sequence[Gpu]) -> None:
         self.identity = identity
@@ -38,6 +39,7 @@ class Node:
         self._attempts = Attempts()
         self._hosts: list[AppHost] = []
         self._executors: dict[str, Executor] = {}
+        engines.metrics.watch(self.runners, gpus)
         self._tasks: list[asyncio.Task[None]] = []
         self._runners_changed = asyncio.Event()
         self._hurried = asyncio.Event()
@@ -49,6 +51,18 @@ class Node:
     @property
     def apps(self) -> list[str]:
         return list(self._executors)
+
+    def runners(self) -> list[RunnerStatus]:
+        """What its apps are doing. From any thread."""
+        return [
+            RunnerStatus(
+                host.manifest.app,
+                host.status.runner if host.status.state == "ready" else host.status.state,
+                host.status.restarts,
+            )
+            for host in list(self._hosts)
+            if host.manifest is not None
+        ]
 
     def can_start(self, app: str) -> bool:
         """Whether a job of ``app`` could start here now. From any thread."""
@@ -71,6 +85,7 @@ class Node:
                 self._engines.db, self.identity.node_id, self.identity.boot_id
             ):
                 logger.info("job_taken_back", job_id=str(moved.job_id), state=str(moved.state))
+                self._engines.metrics.counts.ended(moved.queue, moved.state, NodeLost.code)
                 self._engines.tell(moved.job_id, moved.seq)
                 self._engines.doorbell.ring(moved.queue)
             await self._start_apps(specs)
@@ -88,6 +103,7 @@ class Node:
             self._attempts,
             every_s=self._settings.heartbeat_s,
             lease_s=self._settings.lease_s,
+            missed=self._engines.metrics.heartbeats_missed,
         )
         for duty in (heartbeat.run, self._look, self._listen_for_cancels, self._report_runners):
             self._tasks.append(asyncio.create_task(_keep_up(duty)))

@@ -22,6 +22,7 @@ from stoker.errors import LeaseLost, StokerError
 from stoker.events import Event, EventId, EventKind
 from worker_node.attempt import Attempt, StopReason
 from worker_node.host import HostEvent
+from worker_node.metrics import NodeMetrics
 
 KEEP_PROGRESS = 256
 """So many progress events may wait; then each rank keeps its newest alone."""
@@ -62,8 +63,8 @@ class Waiting:
 class Reporter:
     """Of one attempt, around its run. Leaving it stores the lines that are left, while the lease lives."""
 
-    def __init__(self, db: AsyncEngine, bus: Bus, attempt: Attempt) -> None:
-        self._db, self._bus, self._attempt = db, bus, attempt
+    def __init__(self, db: AsyncEngine, bus: Bus, attempt: Attempt, metrics: NodeMetrics) -> None:
+        self._db, self._bus, self._attempt, self._metrics = db, bus, attempt, metrics
         self._seq, self._sent = attempt.claim.seq, 0
         self._waiting = Waiting()
         self._lines: list[dict[str, Any]] = []
@@ -114,10 +115,12 @@ class Reporter:
         attempt = self._attempt.claim.attempt
         data = {"rank": event.rank, "attempt": attempt, **event.data}
         numbered = Event(EventId(self._seq, attempt, self._sent), event.kind, data, datetime.now(UTC))
+        is_sent = False
         try:
-            await self._bus.progress(self._attempt.claim.job_id, numbered)
+            is_sent = await self._bus.progress(self._attempt.claim.job_id, numbered)
         except orjson.JSONEncodeError as error:  # an integer beyond 64 bits, half of a surrogate pair
             logger.warning("progress_dropped", error=str(error), **self._attempt.names)
+        (self._metrics.published if is_sent else self._metrics.dropped).labels(event.kind.value).inc()
 
     def _add_line(self, event: HostEvent) -> None:
         if self._log_bytes > LOG_BYTES_PER_JOB:
@@ -157,6 +160,7 @@ class Reporter:
                 raise
             logger.warning("log_lines_kept", lines=len(lines), next="tries again", **self._attempt.names)
             return False
+        self._metrics.persisted.labels(EventKind.LOG.value).inc(len(lines))
         await self._bus.wake(self._attempt.claim.job_id, self._seq)
         return True
 

@@ -50,7 +50,7 @@ async def run(host: AppHost, engines: Engines, attempt: Attempt, *, folder: Path
     gpus = slots_of(host) if claim.uses_gpus else 0
     began = loop.time()
     try:
-        async with Reporter(engines.db, engines.bus, attempt) as reporter:
+        async with Reporter(engines.db, engines.bus, attempt, engines.metrics) as reporter:
             call = HostCall(
                 call_id=f"{claim.job_id}.{claim.attempt}",
                 endpoint=claim.endpoint,

@@ -11,7 +11,8 @@ import uvloop
 from api.control.deliverer import Deliverer
 from api.control.duties import Control
 from api.control.loop import run_duties
-from stoker import log, ready
+from api.control.metrics import ControlMetrics
+from stoker import log, metrics, ready
 from stoker.bus import Bus
 from stoker.database import make_engine
 from stoker.errors import ConfigurationError
@@ -22,7 +23,7 @@ from stoker.storage import Storage
 logger = log.get(__name__)
 
 
-async def run(settings: ControlSettings) -> None:
+async def run(settings: ControlSettings, counted: ControlMetrics) -> None:
     """Do the duties until SIGTERM or SIGINT."""
     stopping = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -30,12 +31,14 @@ async def run(settings: ControlSettings) -> None:
     db = make_engine(settings.database_url, application_name="stoker-control")
     bus, doorbell, s3 = Bus(settings.redis_url), Doorbell(settings.redis_url), settings.s3
     storage = Storage(s3.endpoint_url, s3.access_key_id, s3.secret_access_key, s3.bucket, s3.region)
-    deliverer = Deliverer(db, public_url=settings.public_url, allowed_hosts=settings.webhook_allowed_hosts)
-    duties = Control(settings, db, bus, doorbell, storage, deliverer).duties()
+    deliverer = Deliverer(
+        db, public_url=settings.public_url, allowed_hosts=settings.webhook_allowed_hosts, metrics=counted
+    )
+    duties = Control(settings, db, bus, doorbell, storage, deliverer, counted).duties()
     try:
         ready.announce({"duties": [duty.name for duty in duties]})
         logger.info("control_started", duties=[duty.name for duty in duties])
-        await run_duties(duties, stopping)
+        await run_duties(duties, stopping, counted)
     finally:
         await deliverer.close()
         doorbell.close()
@@ -46,11 +49,13 @@ async def run(settings: ControlSettings) -> None:
 def main() -> int:
     try:
         settings = ControlSettings.load()
+        counted = ControlMetrics()
+        metrics.serve(counted.registry, settings.metrics_host, settings.metrics_port)
     except ConfigurationError as error:
         sys.stderr.write(f"error: {error}\nhint: {error.hint}\n")
         return 2
     log.configure(settings.log_format, service="control")
-    uvloop.run(run(settings))
+    uvloop.run(run(settings, counted))
     return 0
 
 

@@ -21,6 +21,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from api.control import signatures
+from api.control.metrics import ControlMetrics
 from api.job_json import absolute, with_links
 from stoker import job_queries, log
 from stoker.errors import InvalidFile
@@ -98,8 +99,16 @@ def payload(job: JobView, base_url: str) -> bytes:
 class Deliverer:
     """Sends what is due."""
 
-    def __init__(self, db: AsyncEngine, *, public_url: str | None, allowed_hosts: frozenset[str]) -> None:
+    def __init__(
+        self,
+        db: AsyncEngine,
+        *,
+        public_url: str | None,
+        allowed_hosts: frozenset[str],
+        metrics: ControlMetrics | None = None,
+    ) -> None:
         self._db, self._base_url = db, (public_url or "").rstrip("/")
+        self._metrics = metrics or ControlMetrics()
         self._client = httpx2.AsyncClient(
             transport=GuardedTransport(allowed_hosts), timeout=TIMEOUT_S, follow_redirects=False, trust_env=False
         )
@@ -143,6 +152,7 @@ class Deliverer:
                     "pause_s": pause_s or 0.0,
                 },
             )
+        self._metrics.deliveries.labels("retried" if state == "pending" else state).inc()
         logger.info(
             "webhook_tried",
             job_id=str(row["job_id"]),

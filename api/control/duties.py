@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from uuid import UUID
 
@@ -12,9 +12,10 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from api.control.deliverer import Deliverer
 from api.control.loop import Duty
-from stoker import jobs, lanes, log
+from api.control.metrics import ControlMetrics
+from stoker import job_queries, jobs, lanes, log
 from stoker.bus import Bus
-from stoker.errors import StokerError
+from stoker.errors import NodeLost, StokerError
 from stoker.jobs import Moved
 from stoker.queue import Doorbell
 from stoker.settings import ControlSettings
@@ -49,6 +50,7 @@ class Control:
     doorbell: Doorbell
     storage: Storage
     deliverer: Deliverer
+    metrics: ControlMetrics = field(default_factory=ControlMetrics)
 
     def duties(self) -> list[Duty]:
         """All of them, with their pace."""
@@ -67,7 +69,10 @@ class Control:
 
     async def reap(self) -> None:
         """Take back the jobs of nodes that stopped renewing."""
-        await self._tell(await jobs.reap(self.db), "job_reaped")
+        reaped = await jobs.reap(self.db)
+        for job in reaped:
+            self.metrics.leases_expired.labels(job.queue).inc()
+        await self._tell(reaped, "job_reaped")
 
     async def expire_unstarted(self) -> None:
         """Fail what waited past its start timeout."""
@@ -117,6 +122,8 @@ class Control:
                 if cancelled.node_id is not None:
                     await self.bus.nudge_cancel(cancelled.node_id, UUID(target))
                 await self.bus.wake(UUID(target), cancelled.seq)
+                app = (await job_queries.get(self.db, UUID(target), None)).app
+                self.metrics.counts.ended(app, cancelled.state)
                 return cancelled.state.value
             if action == "retry":
                 # Should our answer to the request be lost, it is carried out again and finds this job.
@@ -130,6 +137,7 @@ class Control:
     async def _tell(self, moved: Iterable[Moved], event: str) -> None:
         for job in moved:
             logger.info(event, job_id=str(job.job_id), state=job.state.value)
+            self.metrics.counts.ended(job.queue, job.state, NodeLost.code)
             await self.bus.wake(job.job_id, job.seq)
             if job.state is JobState.QUEUED:
                 self.doorbell.ring(job.queue)

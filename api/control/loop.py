@@ -9,6 +9,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
+from api.control.metrics import ControlMetrics
 from stoker import log
 from stoker.database import is_unreachable
 
@@ -26,24 +27,26 @@ class Duty:
     run: Callable[[], Awaitable[None]]
 
 
-async def run_duties(duties: Sequence[Duty], stopping: asyncio.Event) -> None:
+async def run_duties(duties: Sequence[Duty], stopping: asyncio.Event, metrics: ControlMetrics | None = None) -> None:
     """Do all of them until ``stopping`` is set; what runs then is finished."""
     async with asyncio.TaskGroup() as group:
         for duty in duties:
-            group.create_task(_repeat(duty, stopping))
+            group.create_task(_repeat(duty, stopping, metrics or ControlMetrics()))
 
 
-async def _repeat(duty: Duty, stopping: asyncio.Event) -> None:
+async def _repeat(duty: Duty, stopping: asyncio.Event, metrics: ControlMetrics) -> None:
     is_down = False
     while not stopping.is_set():
         pause_s = duty.every_s
         try:
-            await duty.run()
+            with metrics.duty_seconds.labels(duty.name).time():
+                await duty.run()
             if is_down:
                 logger.info("duty_back", duty=duty.name)
             is_down = False
         except Exception as error:
             pause_s = max(pause_s, PAUSE_AFTER_FAILURE_S)
+            metrics.duty_failures.labels(duty.name).inc()
             if not is_unreachable(error):
                 logger.exception("duty_failed", duty=duty.name, next="tried again")
             elif not is_down:

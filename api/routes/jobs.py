@@ -96,7 +96,9 @@ async def cancel(job_id: UUID, caller: Submitter, here: Here, base_url: BaseUrl)
         await here.bus.nudge_cancel(cancelled.node_id, job_id)
     else:
         await here.bus.wake(job_id, cancelled.seq)
-    return job_json(await job_queries.get(here.db, job_id, caller.tenant_id), base_url)
+    job = await job_queries.get(here.db, job_id, caller.tenant_id)
+    here.metrics.counts.ended(job.app, cancelled.state)
+    return job_json(job, base_url)
 
 
 @router.post("/{job_id}/retry", status_code=202)

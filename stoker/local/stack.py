@@ -11,7 +11,7 @@ import json
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -26,7 +26,7 @@ from stoker.local import part, place
 from stoker.local.engines import Engines, start_engines
 from stoker.local.gpus import count_gpus
 from stoker.local.part import Part, wait_ready
-from stoker.local.ports import starting_ports
+from stoker.local.ports import free_ports, starting_ports
 from stoker.local.process import Process
 from stoker.local.supervisor import Supervisor, stop_all
 
@@ -68,9 +68,10 @@ class Stack:
     s3_secret_access_key: str = ""
     s3_bucket: str = ""
     warnings: tuple[str, ...] = ()
+    metrics_urls: Mapping[str, str] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
-        return {**vars(self), "pids": dict(self.pids)}
+        return {**vars(self), "pids": dict(self.pids), "metrics_urls": dict(self.metrics_urls)}
 
 
 class Running:
@@ -80,6 +81,11 @@ class Running:
         self, engines: Engines, parts: Parts, api_url: str, kept: Mapping[str, Any], warnings: tuple[str, ...]
     ) -> None:
         self.engines = engines
+        self._metrics_urls = {
+            role: f"http://127.0.0.1:{port}/metrics"
+            for role, (each, _) in parts.items()
+            if (port := each.environ.get("STOKER_METRICS_PORT"))
+        } | {"api": f"{api_url}/metrics"}
         self._api_url, self._kept, self._warnings = api_url, kept, warnings
         self.supervisor = Supervisor(parts, engines.pids, self.write)
 
@@ -99,6 +105,7 @@ class Running:
             s3_secret_access_key=self.engines.s3.secret_key,
             s3_bucket=self.engines.s3.bucket,
             warnings=self._warnings,
+            metrics_urls=self._metrics_urls,
         )
 
     def leave(self) -> None:
@@ -125,9 +132,12 @@ def started(options: Options) -> Iterator[Running]:
         with _starting() as parts:
             with ThreadPoolExecutor() as together:
                 api = together.submit(_start_api, parts, environ, log_dir, kept.get("api_port"))
-                others = [together.submit(_start, parts, each) for each in _nodes(options, environ, log_dir)]
+                control_port, *node_ports = free_ports(1 + options.nodes)
+                others = [
+                    together.submit(_start, parts, each) for each in _nodes(options, environ, log_dir, node_ports)
+                ]
                 # What the control loop sends names links of the API, whose port is not known before.
-                linked = {"STOKER_PUBLIC_URL": api.result(), **environ}
+                linked = {"STOKER_PUBLIC_URL": api.result(), **environ, **_shown(control_port)}
                 others.append(together.submit(_start, parts, Part("control", "api.control", log_dir, linked)))
             api_url = api.result()
             refused = (line for other in others for line in other.result().get("refused", ()))
@@ -154,7 +164,12 @@ def _starting() -> Iterator[Parts]:
         raise
 
 
-def _nodes(options: Options, environ: Mapping[str, str], log_dir: Path) -> list[Part]:
+def _shown(port: int) -> dict[str, str]:
+    """Several processes share this machine, so none may take the port that the environment names."""
+    return {"STOKER_METRICS_HOST": "127.0.0.1", "STOKER_METRICS_PORT": str(port)}
+
+
+def _nodes(options: Options, environ: Mapping[str, str], log_dir: Path, metrics_ports: Sequence[int]) -> list[Part]:
     world_size = options.world_size or min(USUAL_WORLD_SIZE, count_gpus(options.environ) or USUAL_WORLD_SIZE)
     arguments = [word for app in options.apps for word in ("--app", app)]
     return [
@@ -162,10 +177,10 @@ def _nodes(options: Options, environ: Mapping[str, str], log_dir: Path) -> list[
             f"node-{number}",
             "worker_node",
             log_dir,
-            {**environ, "STOKER_DATA_DIR": str(options.data_dir.absolute() / f"node-{number}")},
+            {**environ, "STOKER_DATA_DIR": str(options.data_dir.absolute() / f"node-{number}"), **_shown(port)},
             arguments=[*arguments, "--world-size", str(world_size)],
         )
-        for number in range(1, options.nodes + 1)
+        for number, port in enumerate(metrics_ports, start=1)
     ]
 
 

@@ -110,3 +110,14 @@ class TwoRanks(App):
     async def count(self, request: Steps) -> Done:
         self.log("counting")
         return Done(**await self.run({"steps": request.steps, "wait_for": request.wait_for}))
+
+
+class Late(App):
+    """Starts its ranks for the first job: that one waits for them."""
+
+    name = "tests/late"
+    worker, num_gpus, min_runners = CountingWorker, 1, 0
+
+    @endpoint("/", run_timeout=600)
+    async def count(self, request: Steps) -> Done:
+        return Done(**await self.run({"steps": request.steps}))

@@ -56,6 +56,9 @@ def test_a_detached_stack_stays_until_down_and_comes_back_with_its_keys(
     assert json.loads((data_dir / "state.json").read_text()) == first
     assert httpx2.get(f"{first['api_url']}/readyz").status_code == 200
     assert httpx2.get(f"{first['api_url']}/v1/jobs", headers=headers).status_code == 200
+    assert set(first["metrics_urls"]) == {"api", "control"}
+    for url in first["metrics_urls"].values():
+        assert "stoker_" in httpx2.get(url).text
     with pytest.raises(EngineError, match="already"):
         background.up(options(data_dir, own_environ))
 

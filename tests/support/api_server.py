@@ -28,6 +28,7 @@ def api_settings(engines: Engines, database_url: str, **changes: object) -> ApiS
             "port": 0,
             "max_body_bytes": 200_000,
             "look_s": 0.3,
+            "metrics_age_s": 0.0,
             "webhook_allowed_hosts": "127.0.0.1",
             **changes,
         }

@@ -121,6 +121,23 @@ async def test_metrics_count_requests_and_open_jobs(http: httpx2.AsyncClient, no
     assert not [line for line in lines if job["id"] in line]
 
 
+async def test_open_jobs_are_counted_once_in_a_while_however_many_scrape(
+    engines: Engines, database_url: str, http: httpx2.AsyncClient, node: ActingNode, app: str
+) -> None:
+    async with (
+        running_api(api_settings(engines, database_url, metrics_age_s=3600)) as frugal,
+        httpx2.AsyncClient(base_url=frugal.url) as scraper,
+    ):
+        first = (await scraper.get("/metrics")).text
+        await http.post("/v1/jobs", json={"app": app, "input": {"prompt": "x"}})
+        second = (await scraper.get("/metrics")).text
+    now = (await http.get("/metrics")).text
+
+    open_jobs = f'stoker_jobs{{app="{app}"'
+    assert [open_jobs in text for text in (first, second, now)] == [False, False, True]
+    assert f'stoker_queue_oldest_wait_seconds{{app="{app}"}}' in now
+
+
 async def test_browsers_of_named_origins_may_call(
     engines: Engines, database_url: str, http: httpx2.AsyncClient
 ) -> None:

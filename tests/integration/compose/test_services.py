@@ -54,6 +54,8 @@ class Compose:
         given = {key: self._here(str(value)) for key, value in self.services[name]["environment"].items()}
         if name == "api":
             given |= {"STOKER_PORT": self.port, "STOKER_HOST": "127.0.0.1"}
+        if "STOKER_METRICS_PORT" in given:
+            given |= {"STOKER_METRICS_PORT": str(free_ports(1)[0]), "STOKER_METRICS_HOST": "127.0.0.1"}
         # All that an image adds is a path. HOME must not matter.
         return given | {"PATH": os.environ["PATH"]}
 
