@@ -4,7 +4,7 @@ WITH lane AS MATERIALIZED (
     SELECT best.*
     FROM unnest(%(versions)s::uuid[], %(gpus)s::boolean[]) AS queue (version_id, uses_gpus)
     CROSS JOIN LATERAL (
-        SELECT l.app_id, l.version_id, l.uses_gpus, l.tenant_id, l.prio, l.vtime
+        SELECT l.app_id, l.version_id, l.uses_gpus, l.tenant_id, l.prio, l.vtime, l.job_cost
         FROM queue_lanes l
         CROSS JOIN LATERAL (
             SELECT 1 FROM jobs j
@@ -44,9 +44,10 @@ WITH lane AS MATERIALIZED (
     FROM chosen c WHERE j.id = c.id AND j.state = 'queued'
     RETURNING j.*
 ), served AS (
-    -- If somebody woke the lane for a better priority since our snapshot, that one stands.
+    -- Charged with what its jobs took of late; the attempt's end puts that right. If somebody woke the lane for a better
+    -- priority since our snapshot, that one stands.
     UPDATE queue_lanes q
-    SET running = q.running + 1, vtime = q.vtime + 1 / q.weight,
+    SET running = q.running + 1, vtime = q.vtime + l.job_cost / q.weight,
         prio = CASE WHEN q.prio = l.prio THEN coalesce((SELECT priority FROM following), q.prio) ELSE q.prio END
     FROM lane l, job j
     WHERE q.version_id = j.version_id AND q.uses_gpus = j.uses_gpus AND q.tenant_id = j.tenant_id
@@ -54,10 +55,10 @@ WITH lane AS MATERIALIZED (
     INSERT INTO job_attempts (job_id, attempt, node_id, boot_id, runner)
     SELECT id, attempt, %(node_id)s, %(boot_id)s, %(runner)s FROM job
 ), lease AS (
-    INSERT INTO job_leases (job_id, attempt, version_id, uses_gpus, tenant_id, node_id, boot_id, runner, expires_at)
-    SELECT id, attempt, version_id, uses_gpus, tenant_id, %(node_id)s, %(boot_id)s, %(runner)s,
+    INSERT INTO job_leases (job_id, attempt, version_id, uses_gpus, tenant_id, node_id, boot_id, runner, charged, expires_at)
+    SELECT j.id, j.attempt, j.version_id, j.uses_gpus, j.tenant_id, %(node_id)s, %(boot_id)s, %(runner)s, l.job_cost,
            stoker_now() + make_interval(secs => %(lease_s)s)
-    FROM job
+    FROM job j, lane l
 ), head AS (
     UPDATE job_heads h SET last_seq = h.last_seq + 1, progress = NULL, progress_at = NULL FROM job j WHERE h.job_id = j.id
     RETURNING h.job_id, h.last_seq

@@ -31,11 +31,7 @@ WITH exit AS MATERIALIZED (
               x.is_final, x.outcome, x.reason, x.result, x.error, x.delivery_id, x.usage, x.outputs
 ), gone AS (
     DELETE FROM job_leases l USING job j WHERE l.job_id = j.id AND l.attempt = j.attempt
-    RETURNING l.job_id, l.version_id, l.uses_gpus, l.tenant_id, l.counts
-), freed AS (
-    UPDATE queue_lanes q SET running = q.running - g.n
-    FROM (SELECT version_id, uses_gpus, tenant_id, count(*) AS n FROM gone WHERE counts GROUP BY 1, 2, 3) g
-    WHERE q.version_id = g.version_id AND q.uses_gpus = g.uses_gpus AND q.tenant_id = g.tenant_id
+    RETURNING l.job_id, l.version_id, l.uses_gpus, l.tenant_id, l.counts, l.charged
 ), head AS (
     UPDATE job_heads h SET last_seq = h.last_seq + 1 FROM gone g WHERE h.job_id = g.job_id
     RETURNING h.job_id, h.last_seq
@@ -55,6 +51,26 @@ WITH exit AS MATERIALIZED (
         gpus int, gpu_seconds float8, warm boolean, phases jsonb, peak_memory_bytes bigint)
     WHERE t.job_id = j.id AND t.attempt = j.attempt
     RETURNING t.job_id, t.attempt, t.node_id, t.claimed_at, t.outcome, t.gpus, t.gpu_seconds, t.warm
+), freed AS (
+    -- The claim charged the lane with a guess; what was measured takes its place, and makes the next guess better. An
+    -- attempt without a measure (lost, given back) has cost what was guessed.
+    UPDATE queue_lanes q
+    SET running = q.running - g.n, vtime = q.vtime + g.owed / q.weight,
+        job_cost = coalesce(0.75 * q.job_cost + 0.25 * g.took, q.job_cost)
+    FROM (
+        SELECT o.version_id, o.uses_gpus, o.tenant_id, count(*) FILTER (WHERE o.counts) AS n, avg(m.took) AS took,
+               coalesce(sum(m.took - o.charged), 0) AS owed
+        FROM gone o JOIN job j ON j.id = o.job_id JOIN tried t ON t.job_id = o.job_id
+        CROSS JOIN LATERAL (
+            -- Seconds where no GPU was used. No job is free: a lane whose jobs cost nothing would always be next.
+            SELECT CASE
+                WHEN j.usage IS NULL THEN NULL
+                WHEN t.gpus > 0 THEN greatest(t.gpu_seconds, 0.01)
+                ELSE greatest(extract(epoch FROM stoker_now() - t.claimed_at)::float8, 0.01) END AS took
+        ) m
+        GROUP BY 1, 2, 3
+    ) g
+    WHERE q.version_id = g.version_id AND q.uses_gpus = g.uses_gpus AND q.tenant_id = g.tenant_id
 ), used AS (
     INSERT INTO usage_records (job_id, attempt, tenant_id, app_id, node_id, outcome, gpus, gpu_seconds, warm, started_at)
     SELECT t.job_id, t.attempt, j.tenant_id, v.app_id, t.node_id, t.outcome, t.gpus, t.gpu_seconds, t.warm, t.claimed_at

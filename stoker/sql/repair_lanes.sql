@@ -18,7 +18,9 @@ UPDATE queue_lanes l
 SET prio = coalesce(t.priority, l.prio), has_ready = l.has_ready OR t.priority IS NOT NULL, running = t.held,
     vtime = CASE WHEN l.has_ready OR t.priority IS NULL THEN l.vtime ELSE greatest(l.vtime, coalesce(
         (SELECT min(o.vtime) FROM queue_lanes o
-         WHERE o.app_id = l.app_id AND o.has_ready AND NOT o.paused AND o.running < o.max_running), l.vtime)) END
+         WHERE o.app_id = l.app_id AND o.has_ready AND NOT o.paused AND o.running < o.max_running),
+        (SELECT coalesce(max(o.vtime) FILTER (WHERE o.has_ready OR o.running > 0), max(o.vtime))
+         FROM queue_lanes o WHERE o.app_id = l.app_id))) END
 FROM truth t
 WHERE l.version_id = t.version_id AND l.uses_gpus = t.uses_gpus AND l.tenant_id = t.tenant_id
   AND l.has_ready = t.has_ready AND l.prio = t.prio AND l.running = t.running

@@ -91,9 +91,11 @@ queue_lanes = Table(
     needed("has_ready", Boolean, "false"),
     needed("prio", SmallInteger, "9"),
     needed("vtime", Double, "0"),
+    needed("job_cost", Double, "1"),
     PrimaryKeyConstraint(*LANE),
     CheckConstraint("running >= 0", name="running"),
     CheckConstraint("weight > 0", name="weight"),
+    CheckConstraint("job_cost > 0", name="job_cost"),
     Index(
         "lanes_open",
         "version_id",

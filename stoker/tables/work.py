@@ -139,6 +139,7 @@ job_leases = Table(
     needed("boot_id", Uuid),
     needed("runner", Text),
     needed("counts", Boolean, "true"),
+    needed("charged", Double, "1"),
     needed(
         "expires_at", DateTime(timezone=True)
     ),  # never indexed: an index would make every heartbeat a non-HOT update
