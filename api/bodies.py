@@ -21,6 +21,7 @@ THREAD_BYTES = 64_000
 """Larger bodies are read and checked in a thread: other requests would wait for them."""
 MEDIA_TYPE = r"[A-Za-z0-9.+-]{1,60}/[A-Za-z0-9.+-]{1,60}"
 NUL_ESCAPE = b"\\u0000"
+NO_CAP = 2**31 - 1
 
 MOST_AHEAD = timedelta(days=3653)
 
@@ -107,6 +108,13 @@ class NewKeyBody(Body):
     name: Annotated[str, Field(max_length=100)] = ""
     expires_at: Moment | None = None
     best_priority: Annotated[int | None, Field(ge=0, le=9, description="Default: as good as the caller's.")] = None
+
+
+class TenantBody(Body):
+    """What to change about a tenant: what is left out stays."""
+
+    weight: Annotated[float | None, Field(ge=0.001, le=1000, description="Twice the weight, twice the GPUs.")] = None
+    max_running: Annotated[int | None, Field(ge=1, lt=NO_CAP, description="Of a lane, at once; null: no cap.")] = None
 
 
 def _check_media_type(content_type: str) -> None:

@@ -5,22 +5,18 @@ This is how the first key comes into being; it needs DATABASE_URL (or the local 
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Annotated, TypeVar
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from stoker.cli import show
-from stoker.cli.address import find_database
 from stoker.cli.extras import require
 from stoker.cli.options import AsJson
-from stoker.errors import ConfigurationError, InvalidRequest, Unavailable
+from stoker.cli.with_database import with_database
+from stoker.errors import InvalidRequest
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncEngine
-
-T = TypeVar("T")
 
 keys = typer.Typer(help="Make, list and revoke API keys.")
 
@@ -48,7 +44,7 @@ def create(
     async def act(db: AsyncEngine) -> stored.NewKey:
         return await stored.create(db, tenant=tenant, scopes=scopes, name=name, best_priority=best_priority)
 
-    made = _with_database(act)
+    made = with_database(act)
     if as_json:
         show.as_json({"id": made.id, "key": made.key, "tenant": tenant, "scopes": sorted(scopes)})
     else:
@@ -61,7 +57,7 @@ def list_keys(*, as_json: AsJson = False) -> None:
     require("sqlalchemy", extra="api")
     from stoker import keys as stored
 
-    rows = _with_database(stored.list_keys)
+    rows = with_database(stored.list_keys)
     if as_json:
         show.as_json(
             [
@@ -105,36 +101,5 @@ def revoke(key_id: Annotated[str, typer.Argument(help="The key's id: what stands
     async def act(db: AsyncEngine) -> None:
         await stored.revoke(db, key_id)
 
-    _with_database(act)
+    with_database(act)
     show.line(f"{key_id} is revoked")
-
-
-def _with_database(act: Callable[[AsyncEngine], Awaitable[T]]) -> T:
-    """Run ``act`` on the database.
-
-    Raises:
-        Unavailable: it cannot be reached.
-    """
-    import psycopg
-
-    from stoker import database
-
-    engine = database.make_engine(find_database(), application_name="stoker-cli", pool_size=1)
-
-    async def run() -> T:
-        try:
-            return await act(engine)
-        finally:
-            await engine.dispose()
-
-    try:
-        return asyncio.run(run())
-    except Exception as error:
-        if database.is_unreachable(error):
-            raise Unavailable(
-                f"the database cannot be reached: {str(error).splitlines()[0]}",
-                hint="Check DATABASE_URL, or start a local stack with 'stoker up --detach'.",
-            ) from error
-        if isinstance(getattr(error, "orig", error), psycopg.errors.UndefinedTable):
-            raise ConfigurationError("the database has no tables of Stoker", hint="Run 'stoker migrate'.") from error
-        raise

@@ -176,6 +176,17 @@ def test_a_key_is_made_seen_used_and_revoked(stoker: Command, stack: Stack):
     assert "hint: " in refused.stderr
 
 
+def test_a_tenants_share_and_cap_are_set_and_seen(stoker: Command):
+    stoker("keys", "create", "--tenant", "shared")
+
+    changed = read_json(stoker("tenants", "set", "shared", "--weight", "2", "--max-running", "3", "--json"))
+    uncapped = read_json(stoker("tenants", "set", "shared", "--uncapped", "--json"))
+
+    assert changed == [{"name": "shared", "weight": 2.0, "max_running": 3}]
+    assert uncapped[0] in read_json(stoker("tenants", "list", "--json"))
+    assert stoker("tenants", "set", "nobody", "--weight", "2").returncode == 2
+
+
 def test_sql_reads_and_cannot_change(stoker: Command):
     changed = stoker("sql", "delete from jobs")
 

@@ -1,0 +1,2 @@
+-- FOR UPDATE holds new lanes of the tenant off until what is set here has committed.
+SELECT id, name, weight, max_running FROM tenants WHERE name = %(name)s FOR UPDATE

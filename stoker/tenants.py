@@ -1,0 +1,94 @@
+"""Tenants: the share of an app that each gets, and how much it may run at once.
+
+Keys speak for tenants (``stoker.keys`` makes both). The API and the command line call this for admins.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from uuid import UUID
+
+from sqlalchemy import select
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from stoker import sql
+from stoker.database import transaction
+from stoker.errors import InvalidRequest, NotFound
+from stoker.keys import Caller
+from stoker.tables import tenants
+from stoker.tables.columns import NO_CAP
+
+LEAST_WEIGHT, MOST_WEIGHT = 0.001, 1000.0
+
+
+@dataclass(frozen=True)
+class Limits:
+    """A tenant of twice the ``weight`` gets twice the GPU-seconds where both want them.
+
+    ``max_running`` counts the jobs of one lane, the tenant's part of a queue; None is no cap.
+    """
+
+    weight: float = 1.0
+    max_running: int | None = None
+
+
+@dataclass(frozen=True)
+class TenantRow:
+    """A tenant as a list shows it."""
+
+    id: UUID
+    name: str
+    limits: Limits
+
+
+async def list_tenants(db: AsyncEngine) -> list[TenantRow]:
+    """All tenants by name."""
+    async with db.connect() as tx:
+        found = (await tx.execute(select(tenants).order_by(tenants.c.name))).all()
+    return [TenantRow(row.id, row.name, _limits(row.weight, row.max_running)) for row in found]
+
+
+async def set_limits(
+    db: AsyncEngine,
+    name: str,
+    *,
+    weight: float | None = None,
+    max_running: int | None = None,
+    uncapped: bool = False,
+    by: Caller | None = None,
+) -> TenantRow:
+    """Change a tenant and all its lanes, from the next claim on; what is None stays. ``uncapped`` takes the cap away.
+
+    Raises:
+        NotFound: there is no such tenant.
+        InvalidRequest: a weight or a cap that cannot be.
+    """
+    if weight is not None and not (math.isfinite(weight) and LEAST_WEIGHT <= weight <= MOST_WEIGHT):
+        raise InvalidRequest(f"a weight is between {LEAST_WEIGHT} and {MOST_WEIGHT:g}", hint="The default is 1.")
+    if max_running is not None and not 1 <= max_running < NO_CAP:
+        raise InvalidRequest("a cap is at least 1", hint="To let nothing run, pause the app or revoke the keys.")
+    async with transaction(db) as tx:
+        held = await sql.row(tx, "hold_tenant", {"name": name})
+        if held is None:
+            raise NotFound(f"there is no tenant {name[:200]!r}", hint="A tenant is made with its first key.")
+        limits = _limits(held["weight"], held["max_running"])
+        if weight is not None:
+            limits = replace(limits, weight=weight)
+        if max_running is not None or uncapped:
+            limits = replace(limits, max_running=max_running)
+        await sql.run(tx, "lock_apps_of_tenant", {"tenant_id": held["id"]})
+        values = {
+            "tenant_id": held["id"],
+            "name": held["name"],
+            "weight": limits.weight,
+            "max_running": NO_CAP if limits.max_running is None else limits.max_running,
+            "by_tenant": by and by.tenant_id,
+            "by_key": by and by.key_id,
+        }
+        await sql.run(tx, "set_tenant", values)
+    return TenantRow(held["id"], held["name"], limits)
+
+
+def _limits(weight: float, max_running: int) -> Limits:
+    return Limits(weight, None if max_running == NO_CAP else max_running)
