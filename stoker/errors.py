@@ -19,7 +19,11 @@
     |   +-- EngineError           an embedded engine cannot be started
     +-- ExecutionError            a job's attempt failed
         +-- AppError              the user's code raised
+        |   +-- OutOfMemory       of a GPU or of the machine
+        |   +-- GpuFailed         a GPU cannot be used by the process any more
+        |   +-- CollectiveFailed  ranks lost each other
         +-- WorkerCrashed         a rank or the app's process died
+        +-- CrashedBeside         the app's process died while it served several jobs
         +-- NodeLost              the attempt's lease ran out
         +-- RunTimeout
         +-- StartTimeout
@@ -177,7 +181,7 @@ class ExecutionError(StokerError):
 class AppError(ExecutionError):
     """The app's own code raised. ``type_name`` and ``traceback`` are those of its exception."""
 
-    code, title = "app_error", "The app raised an error"
+    code, title, retryable = "app_error", "The app raised an error", True
     hint = "The traceback is the app's own."
 
     def __init__(self, message: str, *, type_name: str = "", traceback: str = "", hint: str | None = None) -> None:
@@ -185,11 +189,41 @@ class AppError(ExecutionError):
         self.type_name, self.traceback = type_name, traceback
 
 
+class OutOfMemory(AppError):
+    """An allocation failed, on a GPU or on the host."""
+
+    code, title, crash = "out_of_memory", "The job needed more memory than there was", True
+    hint = "Ask for less at once: a smaller batch, picture or model. The traceback names the allocation."
+
+
+class GpuFailed(AppError):
+    """A CUDA error after which the process cannot use its GPU; its ranks are replaced."""
+
+    code, title, crash = "gpu_failed", "A GPU failed under the job", True
+    hint = (
+        "Often an index out of bounds: CUDA_LAUNCH_BLOCKING=1 shows where. If it follows one GPU, look at its health."
+    )
+
+
+class CollectiveFailed(AppError):
+    """Ranks lost each other in a collective; they are replaced."""
+
+    code, title, crash = "collective_failed", "The ranks lost each other", True
+    hint = "The first rank that failed says why; NCCL_DEBUG=WARN says more."
+
+
 class WorkerCrashed(ExecutionError):
     """A rank or the app's process died while it held the job."""
 
     code, title, retryable, crash = "worker_crashed", "A process of the app died", True, True
     hint = "Exit code -9 is most often the out-of-memory killer: lower the batch size."
+
+
+class CrashedBeside(ExecutionError):
+    """The app's process died while it served several jobs, and which of them did it is not known."""
+
+    code, title, retryable, crash = "crashed_beside", "The app's process died while it served several jobs", True, True
+    hint = "They are tried again one at a time, without a crash being counted."
 
 
 class NodeLost(ExecutionError):

@@ -47,14 +47,14 @@ def stopped(lease: Lease, _: Stopped, usage: Usage) -> Exit:
 
 def failed(lease: Lease, outcome: Failed, usage: Usage, *, tried: Tried, node_id: str, chance: float) -> Exit:
     error = outcome.error
-    decision = after_failure(tried, crash=error.crash, retryable=error.retryable, chance=chance)
+    decision = after_failure(tried, code=error.code, crash=error.crash, retryable=error.retryable, chance=chance)
     return _exit(lease, decision, usage=usage, error=error, node_id=node_id)
 
 
 def lost(lease: Lease, *, tried: Tried, node_id: str) -> Exit:
     """The node has not renewed the lease, or has started anew without the job."""
     error = ErrorReport.of(NodeLost(f"node {node_id!r} stopped renewing the lease of attempt {lease.attempt}"))
-    decision = after_failure(tried, crash=True, retryable=True, chance=0)
+    decision = after_failure(tried, code=error.code, crash=True, retryable=True, chance=0)
     if decision.trigger is Trigger.RETRY_NOW:
         decision = Decision(Trigger.LOSE_LEASE)
     return _exit(lease, decision, error=error, node_id=node_id) | {"outcome": "lease_lost"}
@@ -76,7 +76,8 @@ def _exit(
 ) -> Exit:
     trigger = decision.trigger
     state = TRANSITIONS[JobState.RUNNING, trigger]
-    crash = error is not None and error.crash
+    counts = error is not None and decision.counts
+    crash = counts and error is not None and error.crash
     return {
         "job_id": str(lease.job_id),
         "attempt": lease.attempt,
@@ -85,7 +86,7 @@ def _exit(
         "outcome": "failed" if error is not None else _OUTCOMES[trigger],
         "reason": _REASONS[trigger],
         "error": None if error is None else error.to_json(),
-        "failed": int(error is not None and not crash),
+        "failed": int(counts and not crash),
         "crashed": int(crash),
         "pause_s": decision.pause_s,
         "avoid_node": node_id if crash and not state.is_final else None,

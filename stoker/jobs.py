@@ -43,7 +43,7 @@ from stoker.job_values import (
     Succeeded,
     Usage,
 )
-from stoker.retries import Tried
+from stoker.retries import EXCUSED, Tried
 from stoker.states import FINAL, TRANSITIONS, JobState, Trigger
 from stoker.stored_json import as_given, as_possible
 
@@ -82,6 +82,8 @@ __all__ = [
 
 
 log = logging.getLogger(__name__)
+
+_HELD = {"excused": sorted(EXCUSED)}
 
 
 async def submit(db: AsyncEngine, new: NewJob) -> Submitted:
@@ -208,7 +210,7 @@ async def finish(
         elif isinstance(outcome, Stopped):
             leaving = exits.stopped(lease, outcome, usage)
         else:
-            held = await sql.row(tx, "hold_leases", _listed([lease]) | {"only_expired": False})
+            held = await sql.row(tx, "hold_leases", _listed([lease]) | _HELD | {"only_expired": False})
             if held is None:
                 return Finished(applied=False)
             chance = random.random()  # noqa: S311 (spreads load)
@@ -378,7 +380,7 @@ async def _take_back(
 
     async def end(tx: Connection, found: list[DictRow]) -> list[Moved]:
         leases = [Lease(row["job_id"], row["attempt"]) for row in found]
-        held = await sql.rows(tx, "hold_leases", _listed(leases) | {"only_expired": only_expired})
+        held = await sql.rows(tx, "hold_leases", _listed(leases) | _HELD | {"only_expired": only_expired})
         if not held:
             return []
         return await _leave_running(tx, [leaving(Lease(row["job_id"], row["attempt"]), row) for row in held])
@@ -391,7 +393,7 @@ def _lose(lease: Lease, held: DictRow) -> Exit:
 
 
 def _tried(held: DictRow) -> Tried:
-    return Tried(held["failures"], held["crashes"], held["max_attempts"], held["cancel_asked"])
+    return Tried(held["failures"], held["crashes"], held["excused"], held["max_attempts"], held["cancel_asked"])
 
 
 def _listed(leases: Sequence[Lease]) -> dict[str, Any]:

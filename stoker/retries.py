@@ -10,8 +10,13 @@ from dataclasses import dataclass
 from stoker.states import Trigger
 
 CRASH_CAP = 2  # a job that took two processes or nodes down is not given a third
+EXCUSED_CAP = 5  # what was not its own doing is not held against a job so often
 AVOID_S = 60.0  # how long a crashed job keeps off the node it crashed on, if another could run it
 LONGEST_PAUSE_S = 300.0
+ENGINE_PAUSE_S = 5.0  # an engine that was waited for in vain is seldom back in a second
+
+EXCUSED = frozenset({"crashed_beside", "internal_error", "storage_unavailable", "unavailable"})
+"""Codes of errors that say nothing about the job: another's crash, an engine that was away, the node itself."""
 
 
 @dataclass(frozen=True)
@@ -20,22 +25,31 @@ class Tried:
 
     failures: int
     crashes: int
+    excused: int
     max_attempts: int
     cancel_asked: bool
 
 
 @dataclass(frozen=True)
 class Decision:
+    """``counts``: the failure is the job's own, and one more on its account."""
+
     trigger: Trigger
     pause_s: float = 0.0
+    counts: bool = True
 
 
-def after_failure(tried: Tried, *, crash: bool, retryable: bool, chance: float) -> Decision:
+def after_failure(tried: Tried, *, code: str, crash: bool, retryable: bool, chance: float) -> Decision:
     """Decide. ``chance`` in [0, 1) spreads the pauses of jobs that failed together.
 
     Crashes have a cap of their own and are tried again at once; other errors are tried again only if they say that it
-    may help and the endpoint allows more than one attempt. A job that is to be cancelled is not tried again.
+    may help and the endpoint allows more than one attempt. What is excused counts as neither until it has happened too
+    often. A job that is to be cancelled is not tried again.
     """
+    if code in EXCUSED and tried.excused < EXCUSED_CAP and not tried.cancel_asked:
+        if crash:
+            return Decision(Trigger.RETRY_NOW, counts=False)
+        return Decision(Trigger.RETRY_LATER, _pause_s(ENGINE_PAUSE_S, tried.excused, chance), counts=False)
     if crash:
         if tried.cancel_asked:
             return Decision(Trigger.CANCEL)
@@ -44,4 +58,8 @@ def after_failure(tried: Tried, *, crash: bool, retryable: bool, chance: float) 
         return Decision(Trigger.FAIL)
     if tried.cancel_asked:
         return Decision(Trigger.CANCEL)
-    return Decision(Trigger.RETRY_LATER, pause_s=min(2.0**tried.failures, LONGEST_PAUSE_S) * (0.5 + chance / 2))
+    return Decision(Trigger.RETRY_LATER, _pause_s(1.0, tried.failures, chance))
+
+
+def _pause_s(first_s: float, before: int, chance: float) -> float:
+    return min(first_s * 2.0**before, LONGEST_PAUSE_S) * (0.5 + chance / 2)

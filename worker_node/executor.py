@@ -208,6 +208,8 @@ class Executor:
         return ClaimRequest(self._identity.node_id, self._identity.boot_id, queues, self.app, self._lease_s)
 
     def _can_take(self, seat: Seat) -> bool:
+        if self._host.serves_one_at_a_time and not all(other.is_free for other in self._seats if other is not seat):
+            return False  # what was claimed a moment ago has not reached the host yet
         return not self.is_draining and self._host.can_start(seat.uses_gpus)
 
     def _folder(self, attempt: Attempt) -> Path:

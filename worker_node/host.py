@@ -14,7 +14,7 @@ from collections.abc import Callable
 from typing import Any, get_args
 
 from stoker import log
-from stoker.errors import AppDefinitionError, StokerError, WorkerCrashed
+from stoker.errors import AppDefinitionError, CrashedBeside, StokerError, WorkerCrashed
 from stoker.manifest import Manifest
 from worker_node.apphost import failures, protocol
 from worker_node.apphost.protocol import Message
@@ -32,6 +32,7 @@ from worker_node.host_values import (
     RunnerState,
     without_credentials,
 )
+from worker_node.suspicion import Suspicion
 
 __all__ = ["AppHost", "AppReplaced", "AppSpec", "HostCall", "HostEvent", "HostResult", "HostStatus", "LocalFile"]
 
@@ -65,11 +66,17 @@ class AppHost:
         self._loaded: asyncio.Future[Manifest] | None = None
         self._warmed: list[asyncio.Future[None]] = []
         self._pending: dict[str, PendingCall] = {}
+        self._suspicion = Suspicion()
         self._usable = asyncio.Event()
+
+    @property
+    def serves_one_at_a_time(self) -> bool:
+        """Whether a call must be alone in the child: one of several has killed it, and which one is to be found out."""
+        return self._suspicion.is_on(time.monotonic())
 
     def can_start(self, uses_gpus: bool) -> bool:
         """Whether a call of an endpoint that does or does not use GPUs could start now."""
-        if self.status.state != "ready" or self._is_stopping:
+        if self.status.state != "ready" or self._is_stopping or (self._pending and self.serves_one_at_a_time):
             return False
         alike = sum(each.uses_gpus == uses_gpus for each in self._pending.values())
         return alike == 0 and self.status.runner in ("none", "warm") if uses_gpus else alike < MAX_LIGHT_CALLS
@@ -110,12 +117,14 @@ class AppHost:
         Raises:
             AppError, WorkerCrashed, JobCancelled, InvalidInput, InvalidFile: and what ``fetch`` raised.
             AppReplaced: the child was ended because of another call; this one did nothing wrong.
+            CrashedBeside: the child died under several calls.
         """
         await self._until_usable()
         uses_gpus = self.manifest is not None and self.manifest.endpoint(call.endpoint).uses_gpus
         folder = self.spec.spool.resolve() / "calls" / re.sub(r"\W", "-", call.call_id)
         pending = PendingCall(call, uses_gpus, folder, self._send, self._kill)
         self._pending[call.call_id] = pending
+        self._suspicion.begins(call.job_id)
         pending.outcome.add_done_callback(lambda _: self._pending.pop(call.call_id, None))
         try:
             return await asyncio.shield(pending.outcome)
@@ -203,6 +212,8 @@ class AppHost:
                 pending = self._pending.get(getattr(message, "call_id", ""))
                 if pending is not None:
                     pending.take(message)
+                    if pending.outcome.done():
+                        self._suspicion.clears(pending.call.job_id)
 
     def _take_manifest(self, loaded: protocol.Loaded) -> None:
         manifest = Manifest.from_json(loaded.manifest)
@@ -251,9 +262,13 @@ class AppHost:
             self._is_stopping = True
             text, hint = (refusal.problem, refusal.hint) if refusal else (f"{problem} while it was imported", last)
             self._loaded.set_exception(AppDefinitionError(text, hint=hint or None))
-        error = WorkerCrashed(problem if refusal is None else refusal.problem, hint=last[-2000:] or None)
+        error: StokerError = WorkerCrashed(problem if refusal is None else refusal.problem, hint=last[-2000:] or None)
         if self._was_killed:
             error = AppReplaced("the app's process was ended because of another call")
+        else:
+            self._suspicion.cast([each.call.job_id for each in self._pending.values()], time.monotonic())
+            if len(self._pending) > 1:
+                error = CrashedBeside(f"{problem} while it served {len(self._pending)} jobs")
         for pending in list(self._pending.values()):
             pending.lose(error)
         if self._warmed:

@@ -16,12 +16,16 @@ from pydantic import ValidationError
 
 from stoker.errors import (
     AppError,
+    CollectiveFailed,
+    GpuFailed,
     InvalidFile,
     InvalidInput,
     JobCancelled,
+    OutOfMemory,
     StokerError,
     WorkerCrashed,
 )
+from worker_node.apphost.crashes import crash_of, crash_on_ranks
 from worker_node.distributed.errors import (
     CallCancelled,
     PoolBroken,
@@ -36,12 +40,19 @@ MAX_PLACES = 500
 """So many mistakes of an input are told; the frame to the supervisor has to hold them."""
 _OURS = str(Path(__file__).parent)
 _BY_CODE: dict[str, type[StokerError]] = {kind.code: kind for kind in (InvalidFile, JobCancelled, WorkerCrashed)}
+_APP_ERRORS: dict[str, type[AppError]] = {
+    kind.code: kind for kind in (AppError, OutOfMemory, GpuFailed, CollectiveFailed)
+}
 
 
 def from_runner(error: RunnerError) -> StokerError:
     """The runner's error in Stoker's words."""
     if isinstance(error, CallCancelled):
         return JobCancelled(str(error))
+    if (crash := crash_on_ranks(error)) is not None:
+        type_name = getattr(error, "type_name", "") or type(error).__name__
+        said = getattr(error, "traceback", "") or "\n".join(getattr(error, "__notes__", ()))
+        return crash(str(error), type_name=type_name, traceback=said)
     if isinstance(error, RankDied | PoolBroken | SpawnFailed):
         return WorkerCrashed(str(error), hint=error.hint or None)
     if isinstance(error, RemoteError):
@@ -75,15 +86,16 @@ def describe(error: BaseException) -> dict[str, Any]:
             "errors": _places(getattr(error, "errors", [])),
         }
     text = _text(error)
+    kind = crash_of(type(error).__qualname__, text) or AppError
     message = f"{type(error).__qualname__}: {text}" if text else type(error).__qualname__
     if isinstance(error, SystemExit):
         message = f"the app called sys.exit({_text(error.code)})"
     elif isinstance(error, asyncio.CancelledError):
         message = "the app cancelled its own endpoint"
     return {
-        "code": AppError.code,
+        "code": kind.code,
         "message": message[:MAX_TEXT],
-        "hint": _text(error.hint)[:MAX_TEXT] if isinstance(error, StokerError) else AppError.hint,
+        "hint": _text(error.hint)[:MAX_TEXT] if isinstance(error, StokerError) else kind.hint,
         "type_name": type(error).__qualname__,
         "traceback": _traceback(error)[-MAX_TEXT:],
         "errors": [],
@@ -109,7 +121,8 @@ def revive(described: dict[str, Any]) -> StokerError:
         return InvalidInput(message, errors=described["errors"], hint=hint)
     if code in _BY_CODE:
         return _BY_CODE[code](message, hint=hint)
-    return AppError(message, type_name=described["type_name"], traceback=described["traceback"], hint=hint)
+    kind = _APP_ERRORS.get(code, AppError)
+    return kind(message, type_name=described["type_name"], traceback=described["traceback"], hint=hint)
 
 
 def _text(value: object) -> str:

@@ -1,25 +1,33 @@
 """AppRanks: the ranks of one app, started at the first need and kept warm.
 
 Owns the ``DistributedRunner``, which rebuilds them after a failure; one that gave up is started anew at the next call.
+Ranks whose GPU or whose connection to each other has failed live on and would fail every call: they are replaced here.
 Knows nothing of jobs: ``service`` warms it up and stops it, ``served_call`` runs payloads on it.
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from worker_node.distributed import DistributedRunner, RankEvent, RankLog, RunnerState, RunnerStatus
+from worker_node.apphost.crashes import leaves_ranks_useless
+from worker_node.distributed import DistributedRunner, RankEvent, RankLog, RunnerError, RunnerState, RunnerStatus
+
+log = logging.getLogger("worker_node.apphost")
 
 START_TIMEOUT_S = 1800.0
 """Loading weights counts, from a slow disk or a hub."""
 
 NO_LIMIT_S = 10 * 365 * 86_400.0
 """The runner wants a limit; a call's own is its job's run_timeout, which the node watches over."""
+
+LAST_WORDS_S = 1.0
+"""For ranks that cannot work any more; a broken CUDA context may hang in its own teardown."""
 
 _STATE = {RunnerState.STOPPED: "none"}
 
@@ -60,9 +68,9 @@ class AppRanks:
 
     async def warm_up(self) -> None:
         """Start the ranks; nothing where there are some. Raises as ``DistributedRunner.start`` does."""
-        if self._runner.is_alive():
-            return
         if self._starting is None or self._starting.done():
+            if self._runner.is_alive():
+                return
             self._starting = asyncio.create_task(self._runner.start(START_TIMEOUT_S, **self._setup_args))
         # A job that is cancelled meanwhile leaves the ranks to the next one.
         await asyncio.shield(self._starting)
@@ -73,7 +81,13 @@ class AppRanks:
         began = time.monotonic()
         await self.warm_up()
         cold_start_s = 0.0 if was_warm else time.monotonic() - began
-        value = await self._runner.call(payload, timeout=NO_LIMIT_S, on_event=on_event)
+        try:
+            value = await self._runner.call(payload, timeout=NO_LIMIT_S, on_event=on_event)
+        except RunnerError as error:
+            if leaves_ranks_useless(error):
+                self._starting = asyncio.create_task(self._replace())
+                self._starting.add_done_callback(_say_if_failed)
+            raise
         return Ran(value, cold_start_s, was_warm)
 
     async def stop(self, grace_s: float) -> None:
@@ -87,8 +101,17 @@ class AppRanks:
         peaks = [_peak_resident_bytes(rank.pid) for rank in self._runner.status().ranks]
         return sum(peaks) if peaks else None
 
+    async def _replace(self) -> None:
+        await self._runner.stop(LAST_WORDS_S)
+        await self._runner.start(START_TIMEOUT_S, **self._setup_args)
+
     def _tell(self, status: RunnerStatus) -> None:
         self._told(_STATE.get(status.state, status.state.value), [rank.pid for rank in status.ranks])
+
+
+def _say_if_failed(starting: asyncio.Task[None]) -> None:
+    if not starting.cancelled() and (error := starting.exception()) is not None:
+        log.error("useless ranks could not be replaced, the next call tries again", exc_info=error)
 
 
 def _peak_resident_bytes(pid: int) -> int:

@@ -8,10 +8,11 @@ from uuid import UUID
 import pytest
 
 from stoker import job_queries, jobs
-from stoker.errors import LeaseLost
+from stoker.errors import CrashedBeside, LeaseLost, StorageUnavailable
 from stoker.events import EventKind
 from stoker.ids import new_id
-from stoker.job_values import Claim
+from stoker.job_values import Claim, ErrorReport, Failed
+from stoker.retries import CRASH_CAP, ENGINE_PAUSE_S, EXCUSED_CAP
 from stoker.states import JobState
 from tests.support.job_world import CRASH, DONE, RETRYABLE, USER_ERROR, Node, World
 
@@ -88,7 +89,7 @@ async def test_without_a_webhook_nothing_is_owed(world: World) -> None:
 
 async def test_a_users_error_is_final_and_told_in_full(world: World) -> None:
     node = await world.node()
-    job = await world.submit(max_attempts=3)
+    job = await world.submit()
 
     finished = await node.finish(await node.take(), USER_ERROR)
 
@@ -136,6 +137,34 @@ async def test_a_crash_is_tried_once_more_at_once_even_if_the_endpoint_allows_on
     assert (first.state, second.state) == (JobState.QUEUED, JobState.FAILED)
     assert await world.value("SELECT error ->> 'code' FROM jobs") == "worker_crashed"
     assert list((await world.rows("SELECT failures, crashes, attempt FROM jobs"))[0].values()) == [0, 2, 2]
+
+
+async def test_what_was_not_the_jobs_doing_is_counted_as_nothing_so_often(world: World) -> None:
+    node = await world.node()
+    job = await world.submit(max_attempts=1)
+    shared = Failed(ErrorReport.of(CrashedBeside("the process died")))
+
+    states = [(await node.finish(await node.take(), shared)).state for _ in range(EXCUSED_CAP)]
+    counted = await world.value("SELECT failures + crashes FROM jobs")
+    fair_game = [(await node.finish(await node.take(), shared)).state for _ in range(CRASH_CAP)]
+
+    assert states == [JobState.QUEUED] * EXCUSED_CAP
+    assert counted == 0
+    assert fair_game == [JobState.QUEUED, JobState.FAILED]
+    view = await job_queries.get(world.db, job.job_id, None)
+    assert [one.outcome for one in view.attempts] == ["failed"] * (EXCUSED_CAP + CRASH_CAP)
+
+
+async def test_a_store_that_stayed_away_costs_a_pause_and_no_try_of_the_endpoints(world: World) -> None:
+    node = await world.node()
+    await world.submit(max_attempts=1)
+
+    finished = await node.finish(await node.take(), Failed(ErrorReport.of(StorageUnavailable("away"))))
+
+    assert finished.state is JobState.SCHEDULED
+    assert await world.value("SELECT failures FROM jobs") == 0
+    pause_s = await world.value("SELECT extract(epoch FROM available_at - stoker_now())::float8 FROM jobs")
+    assert ENGINE_PAUSE_S / 2 <= pause_s < ENGINE_PAUSE_S
 
 
 async def test_gpu_seconds_of_all_attempts_are_counted(world: World) -> None:

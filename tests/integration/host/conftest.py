@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import pytest
 
@@ -37,13 +37,15 @@ class Hosted:
         self.fetched.clear()
         self.fetch = self._no_fetch
 
-    async def call(self, endpoint: str = "/", call_id: str = "", **request: Any) -> HostResult:
+    async def call(
+        self, endpoint: str = "/", call_id: str = "", job_id: UUID | None = None, **request: Any
+    ) -> HostResult:
         return await self.host.call(
             HostCall(
                 call_id=call_id or uuid4().hex,
                 endpoint=endpoint,
                 input=request,
-                job_id=new_id(),
+                job_id=job_id or new_id(),
                 attempt=1,
                 on_event=lambda event: self._hear(self.events, event),
                 fetch=self._fetch,

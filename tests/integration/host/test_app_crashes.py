@@ -13,7 +13,8 @@ from typing import Any
 
 import pytest
 
-from stoker.errors import AppDefinitionError, JobCancelled, WorkerCrashed
+from stoker.errors import AppDefinitionError, CrashedBeside, JobCancelled, WorkerCrashed
+from stoker.ids import new_id
 from tests.integration.host.conftest import Serve
 from tests.support.processes import Watched
 from worker_node.host import AppReplaced
@@ -95,6 +96,48 @@ async def test_an_app_that_exits_fails_its_calls_and_is_started_again(
         await rude.call(what=what, path=str(tmp_path / "never"))
 
     assert (await rude.call()).result["pid"] != pid
+
+
+async def test_calls_that_shared_a_process_that_died_are_told_apart_from_one_that_was_alone(
+    serve: Serve, tmp_path: Path
+) -> None:
+    rude = await serve("Rude")
+    never, guilty, innocent = str(tmp_path / "never"), new_id(), new_id()
+    beside = asyncio.create_task(rude.call(job_id=innocent, what="deaf", path=never))
+    await rude.until(lambda: len(rude.events) == 1)
+
+    with pytest.raises(CrashedBeside, match="exit code 7 while it served 2 jobs"):
+        await rude.call(job_id=guilty, what="exit")
+    with pytest.raises(CrashedBeside):
+        await beside
+    await rude.until(lambda: rude.host.status.restarts == 1 and rude.host.status.state == "ready")
+    was_careful = rude.host.serves_one_at_a_time
+    again = asyncio.create_task(rude.call(job_id=innocent, what="block", path=str(tmp_path / "go")))
+    await rude.until(lambda: len(rude.events) == 3)
+    could_take_another = rude.host.can_start(False)
+    (tmp_path / "go").touch()
+    await again
+    with pytest.raises(WorkerCrashed, match="exit code 7"):
+        await rude.call(job_id=guilty, what="exit")
+
+    assert (was_careful, could_take_another) == (True, False)
+
+
+async def test_an_app_serves_several_calls_again_when_no_suspect_is_left(serve: Serve) -> None:
+    rude = await serve("Rude")
+    jobs = [new_id(), new_id()]
+    calls = [asyncio.create_task(rude.call(job_id=job_id, what="deaf", path="/never")) for job_id in jobs]
+    await rude.until(lambda: len(rude.events) == 2)
+    os.kill(rude.host.status.pid, signal.SIGKILL)
+    outcomes = await asyncio.gather(*calls, return_exceptions=True)
+
+    for job_id in jobs:
+        careful = rude.host.serves_one_at_a_time
+        await rude.call(job_id=job_id)
+
+    assert [type(outcome) for outcome in outcomes] == [CrashedBeside, CrashedBeside]
+    assert careful
+    assert not rude.host.serves_one_at_a_time
 
 
 async def test_an_app_that_writes_to_the_private_socket_is_started_again(serve: Serve) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from PIL import Image as Pil
 
-from stoker.errors import AppError, JobCancelled, WorkerCrashed
+from stoker.errors import AppError, CollectiveFailed, GpuFailed, JobCancelled, OutOfMemory, WorkerCrashed
 from stoker.events import EventKind
 from tests.integration.host.conftest import Hosted, Serve
 
@@ -92,6 +92,32 @@ async def test_a_rank_that_dies_in_mid_call_fails_that_call_and_the_next_one_wor
 
     assert result.result["calls"] == 1
     assert ranked.host.status.pid == host_pid
+    assert not pids & set(ranked.host.status.rank_pids)
+
+
+async def test_an_allocation_that_fails_is_a_crash_that_costs_no_restart(ranked: Hosted) -> None:
+    pids = ranked.host.status.rank_pids
+
+    with pytest.raises(OutOfMemory, match="rank 1 raised MemoryError: no room for the weights") as caught:
+        await ranked.call(what="out of memory", number=0)
+    await ranked.call(number=0)
+
+    assert (caught.value.crash, caught.value.type_name) == (True, "MemoryError")
+    assert "raise ERRORS[what]" in caught.value.traceback
+    assert ranked.host.status.rank_pids == pids
+
+
+@pytest.mark.parametrize(("what", "kind"), [("gpu", GpuFailed), ("gloo", CollectiveFailed)])
+async def test_ranks_that_would_fail_every_call_are_replaced(ranked: Hosted, what: str, kind: type[AppError]) -> None:
+    """Their processes live: nobody but the error itself says that they are of no use."""
+    pids = set(ranked.host.status.rank_pids)
+
+    with pytest.raises(kind) as caught:
+        await ranked.call(what=what, number=0)
+    result = await ranked.call(number=0)
+
+    assert caught.value.crash
+    assert result.result["calls"] == 1
     assert not pids & set(ranked.host.status.rank_pids)
 
 

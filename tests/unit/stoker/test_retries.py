@@ -6,20 +6,35 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stoker.retries import CRASH_CAP, LONGEST_PAUSE_S, Tried, after_failure
+from stoker.errors import CrashedBeside, StorageUnavailable, Unavailable
+from stoker.retries import (
+    CRASH_CAP,
+    ENGINE_PAUSE_S,
+    EXCUSED,
+    EXCUSED_CAP,
+    LONGEST_PAUSE_S,
+    Decision,
+    Tried,
+    after_failure,
+)
 from stoker.states import TRANSITIONS, JobState, Trigger
+from worker_node.attempt import InternalError
 
 tried = st.builds(
     Tried,
     failures=st.integers(0, 50),
     crashes=st.integers(0, 5),
+    excused=st.integers(0, 8),
     max_attempts=st.integers(1, 60),
     cancel_asked=st.booleans(),
 )
 
 
+codes = st.sampled_from(["app_error", *sorted(EXCUSED)])
+
+
 def fresh(**changes: object) -> Tried:
-    return Tried(**{"failures": 0, "crashes": 0, "max_attempts": 1, "cancel_asked": False} | changes)
+    return Tried(**{"failures": 0, "crashes": 0, "excused": 0, "max_attempts": 1, "cancel_asked": False} | changes)
 
 
 @pytest.mark.parametrize(
@@ -41,30 +56,56 @@ def fresh(**changes: object) -> Tried:
     ],
 )
 def test_what_is_decided(history: Tried, crash: bool, retryable: bool, expected: Trigger) -> None:
-    assert after_failure(history, crash=crash, retryable=retryable, chance=0.5).trigger is expected
+    assert after_failure(history, code="app_error", crash=crash, retryable=retryable, chance=0.5).trigger is expected
 
 
-@given(tried, st.booleans(), st.booleans(), st.floats(0, 1, exclude_max=True))
-def test_a_decision_is_a_way_out_of_running_and_pauses_are_bounded(
-    history: Tried, crash: bool, retryable: bool, chance: float
+@pytest.mark.parametrize(
+    ("history", "code", "crash", "expected"),
+    [
+        (fresh(crashes=1), "crashed_beside", True, Decision(Trigger.RETRY_NOW, counts=False)),
+        (fresh(crashes=1, excused=EXCUSED_CAP), "crashed_beside", True, Decision(Trigger.FAIL)),
+        (fresh(excused=EXCUSED_CAP), "crashed_beside", True, Decision(Trigger.RETRY_NOW)),
+        (fresh(), "storage_unavailable", False, Decision(Trigger.RETRY_LATER, ENGINE_PAUSE_S * 0.75, counts=False)),
+        (fresh(excused=2), "internal_error", False, Decision(Trigger.RETRY_LATER, ENGINE_PAUSE_S * 3, counts=False)),
+        (fresh(excused=EXCUSED_CAP), "storage_unavailable", False, Decision(Trigger.FAIL)),
+        (fresh(cancel_asked=True), "crashed_beside", True, Decision(Trigger.CANCEL)),
+    ],
+)
+def test_what_is_not_the_jobs_doing_is_excused_so_often(
+    history: Tried, code: str, crash: bool, expected: Decision
 ) -> None:
-    decision = after_failure(history, crash=crash, retryable=retryable, chance=chance)
+    assert after_failure(history, code=code, crash=crash, retryable=True, chance=0.5) == expected
+
+
+def test_every_excuse_is_the_code_of_an_error() -> None:
+    codes = {kind.code for kind in (CrashedBeside, InternalError, StorageUnavailable, Unavailable)}
+
+    assert codes == EXCUSED
+
+
+@given(tried, codes, st.booleans(), st.booleans(), st.floats(0, 1, exclude_max=True))
+def test_a_decision_is_a_way_out_of_running_and_pauses_are_bounded(
+    history: Tried, code: str, crash: bool, retryable: bool, chance: float
+) -> None:
+    decision = after_failure(history, code=code, crash=crash, retryable=retryable, chance=chance)
 
     assert (JobState.RUNNING, decision.trigger) in TRANSITIONS
     assert 0 <= decision.pause_s <= LONGEST_PAUSE_S
     assert (decision.pause_s > 0) == (decision.trigger is Trigger.RETRY_LATER)
 
 
-@given(st.lists(st.sampled_from(["crash", "error"]), min_size=80, max_size=80), st.integers(1, 20))
+@given(st.lists(st.sampled_from(["crash", "error", "excused"]), min_size=80, max_size=80), st.integers(1, 20))
 def test_no_job_is_tried_for_ever(misfortunes: list[str], max_attempts: int) -> None:
-    failures = crashes = tries = 0
+    failures = crashes = excused = tries = 0
     for misfortune in misfortunes:
         tries += 1
-        history = Tried(failures, crashes, max_attempts, cancel_asked=False)
-        decision = after_failure(history, crash=misfortune == "crash", retryable=True, chance=0)
+        history = Tried(failures, crashes, excused, max_attempts, cancel_asked=False)
+        code = "storage_unavailable" if misfortune == "excused" else "app_error"
+        decision = after_failure(history, code=code, crash=misfortune == "crash", retryable=True, chance=0)
         if decision.trigger is Trigger.FAIL:
             break
-        crashes += misfortune == "crash"
-        failures += misfortune == "error"
+        excused += misfortune == "excused"
+        crashes += decision.counts and misfortune == "crash"
+        failures += decision.counts and misfortune != "crash"
 
-    assert tries <= max_attempts + CRASH_CAP - 1
+    assert tries <= max_attempts + CRASH_CAP - 1 + EXCUSED_CAP
