@@ -57,7 +57,8 @@ async def open_connections(
         await db.dispose()
 
 
-def _of(connection: HTTPConnection) -> Connections:
+async def _of(connection: HTTPConnection) -> Connections:
+    # Not a plain function: FastAPI would run it in a thread, for each request.
     here: Connections = connection.app.state.here
     return here
 
@@ -71,7 +72,7 @@ def base_url(connection: HTTPConnection, settings: ApiSettings) -> str:
     return (settings.public_url or str(connection.base_url)).rstrip("/")
 
 
-def _base(connection: HTTPConnection, here: Here) -> str:
+async def _base(connection: HTTPConnection, here: Here) -> str:
     return base_url(connection, here.settings)
 
 

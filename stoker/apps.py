@@ -13,6 +13,7 @@ from sqlalchemy import Row, func, select
 from sqlalchemy.dialects.postgresql import distinct_on, insert
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from stoker.database import reading
 from stoker.errors import UnknownApp
 from stoker.ids import new_id
 from stoker.manifest import EndpointManifest, Manifest
@@ -90,7 +91,7 @@ async def newest(db: AsyncEngine, app: str) -> AppVersion:
     Raises:
         UnknownApp: nobody has published it.
     """
-    async with db.connect() as tx:
+    async with reading(db) as tx:
         found = (await tx.execute(_VERSIONS.where(apps.c.name == app).order_by(*_NEWEST_FIRST).limit(1))).one_or_none()
     if found is None:
         raise UnknownApp(f"no node has published an app {app!r}")
@@ -103,7 +104,7 @@ async def version(db: AsyncEngine, version_id: UUID) -> AppVersion:
     Raises:
         UnknownApp: there is none with this id.
     """
-    async with db.connect() as tx:
+    async with reading(db) as tx:
         found = (await tx.execute(_VERSIONS.where(app_versions.c.id == version_id))).one_or_none()
     if found is None:
         raise UnknownApp(f"there is no app version {version_id}")
@@ -117,7 +118,7 @@ async def list_apps(db: AsyncEngine) -> list[AppRow]:
         .ext(distinct_on(apps.c.name))
         .order_by(apps.c.name, *_NEWEST_FIRST)
     )
-    async with db.connect() as tx:
+    async with reading(db) as tx:
         found = (await tx.execute(newest_ones)).all()
     return [_row(_version(row), row.live_nodes) for row in found]
 

@@ -12,7 +12,7 @@ from typing import Any
 import psycopg
 from sqlalchemy import exc as sa_exc
 from sqlalchemy.engine import make_url
-from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from stoker.errors import ConfigurationError
 
@@ -72,6 +72,17 @@ def make_engine(database_url: str, *, application_name: str, pool_size: int = 5)
             **NOTICE,
         },
     )
+
+
+@asynccontextmanager
+async def reading(db: AsyncEngine) -> AsyncIterator[AsyncConnection]:
+    """A connection for statements that only read, each a transaction by itself.
+
+    A transaction that is not committed ends in a rollback, at which psycopg forgets all that the connection had
+    prepared: every statement after it, those of ``transaction`` too, would be parsed and planned anew.
+    """
+    async with db.connect() as connection:
+        yield await connection.execution_options(isolation_level="AUTOCOMMIT")
 
 
 @asynccontextmanager

@@ -13,6 +13,7 @@ from uuid import UUID
 from sqlalchemy import Row, func, select
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
+from stoker.database import reading
 from stoker.errors import InvalidRequest, NotFound
 from stoker.events import Event, EventId, EventKind
 from stoker.states import JobState
@@ -163,7 +164,7 @@ async def get(db: AsyncEngine, job_id: UUID, tenant_id: UUID | None) -> JobView:
     if tenant_id is not None:
         chosen = chosen.where(jobs.c.tenant_id == tenant_id)
     of_job = select(job_outputs).where(job_outputs.c.job_id == job_id).order_by(job_outputs.c.position)
-    async with db.connect() as tx:
+    async with reading(db) as tx:
         row = (await tx.execute(chosen)).one_or_none()
         if row is None:
             raise NotFound(f"there is no job {job_id}")
@@ -202,7 +203,7 @@ async def list_jobs(
             raise InvalidRequest(
                 f"{cursor[:80]!r} is not a cursor", hint="Send back next_cursor as it came."
             ) from error
-    async with db.connect() as tx:
+    async with reading(db) as tx:
         found = (await tx.execute(chosen)).all()
         shown = found[:limit]
         attempts = await _attempts(tx, [row.id for row in shown])
@@ -218,7 +219,7 @@ async def events_after(db: AsyncEngine, job_id: UUID, seq: int, limit: int = 500
         .order_by(job_events.c.seq)
         .limit(limit)
     )
-    async with db.connect() as tx:
+    async with reading(db) as tx:
         found = (await tx.execute(chosen)).all()
     return [Event(EventId(row.seq, row.attempt or 0), EventKind(row.kind), row.data, row.created_at) for row in found]
 
@@ -230,7 +231,7 @@ async def output_by_token(db: AsyncEngine, token: str) -> OutputRow:
         NotFound: no output has this token.
     """
     chosen = select(job_outputs, jobs.c.tenant_id).join(jobs).where(job_outputs.c.token == token.replace("\0", ""))
-    async with db.connect() as tx:
+    async with reading(db) as tx:
         row = (await tx.execute(chosen)).one_or_none()
     if row is None:
         raise NotFound("there is no output with this link", hint="It may have been deleted with its job.")

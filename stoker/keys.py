@@ -18,6 +18,7 @@ from sqlalchemy import func, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from stoker.database import reading
 from stoker.errors import InvalidRequest, NotFound, Unauthenticated
 from stoker.ids import new_id
 from stoker.tables import api_keys, tenants
@@ -107,7 +108,7 @@ async def verify(db: AsyncEngine, presented: str) -> Caller:
     valid = api_keys.c.revoked_at.is_(None) & (
         api_keys.c.expires_at.is_(None) | (api_keys.c.expires_at > func.stoker_now())
     )
-    async with db.connect() as tx:
+    async with reading(db) as tx:
         found = (
             await tx.execute(
                 select(api_keys, tenants.c.name.label("tenant_name"), valid.label("is_valid"))
@@ -127,7 +128,7 @@ async def list_keys(db: AsyncEngine, tenant_id: UUID | None = None) -> list[KeyR
     chosen = select(api_keys, tenants.c.name.label("tenant_name")).join(tenants).order_by(api_keys.c.created_at)
     if tenant_id is not None:
         chosen = chosen.where(api_keys.c.tenant_id == tenant_id)
-    async with db.connect() as tx:
+    async with reading(db) as tx:
         found = (await tx.execute(chosen)).all()
     return [
         KeyRow(

@@ -16,6 +16,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from stoker import jobs
+from stoker.database import reading
 from stoker.tables import app_versions, apps, job_leases, nodes, runners
 
 NodeState = Literal["ready", "draining", "stopped"]
@@ -109,7 +110,7 @@ async def list_nodes(db: AsyncEngine) -> list[NodeRow]:
     )
     held = select(func.count()).where(job_leases.c.node_id == nodes.c.id).scalar_subquery()
     live = func.stoker_is_live(nodes.c.state, nodes.c.heartbeat_at, nodes.c.lease_s)
-    async with db.connect() as tx:
+    async with reading(db) as tx:
         found = await tx.execute(
             select(nodes, served.label("apps"), held.label("running"), live.label("is_live")).order_by(nodes.c.id)
         )

@@ -11,6 +11,7 @@ from sqlalchemy import Row, select
 from sqlalchemy.dialects.postgresql import insert as insert_into
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from stoker.database import reading
 from stoker.errors import NotFound
 from stoker.ids import new_id
 from stoker.tables import files
@@ -66,7 +67,7 @@ async def get(db: AsyncEngine, file_id: str, tenant_id: UUID) -> StoredFile:
     Raises:
         NotFound: the tenant has none with this id.
     """
-    async with db.connect() as tx:
+    async with reading(db) as tx:
         found = await tx.execute(select(files).where(files.c.id == file_id, files.c.tenant_id == tenant_id))
         row = found.one_or_none()
     if row is None:

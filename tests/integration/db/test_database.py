@@ -6,7 +6,7 @@ import psycopg
 import pytest
 from sqlalchemy import exc, text
 
-from stoker.database import SESSION, is_passing, is_unreachable, make_engine, transaction
+from stoker.database import SESSION, is_passing, is_unreachable, make_engine, reading, transaction
 from stoker.errors import ConfigurationError
 
 pytestmark = pytest.mark.anyio
@@ -33,6 +33,34 @@ async def test_a_transaction_that_fails_leaves_nothing_and_the_connection_usable
         await insert_twice()
     async with transaction(db) as tx:
         assert await (await tx.execute("SELECT count(*) FROM tenants")).fetchone() == (0,)
+    await db.dispose()
+
+
+async def test_a_read_leaves_what_its_connection_has_prepared(database_url: str) -> None:
+    db = make_engine(database_url, application_name="test", pool_size=1)
+    for number in range(10):  # psycopg prepares a statement that it has sent a few times
+        async with transaction(db) as tx:
+            await tx.execute("SELECT %s::int", [number])
+
+    async with reading(db) as connection:
+        await connection.execute(text("SELECT 1"))
+
+    async with transaction(db) as tx:
+        kept = await tx.execute("SELECT count(*) FROM pg_prepared_statements WHERE statement LIKE 'SELECT $1::int%%'")
+        assert await kept.fetchone() == (1,)
+    await db.dispose()
+
+
+async def test_after_a_read_the_same_connection_has_transactions_again(database_url: str) -> None:
+    db = make_engine(database_url, application_name="test", pool_size=1)
+    async with reading(db) as connection:
+        await connection.execute(text("SELECT 1"))
+
+    async with db.connect() as connection:
+        await connection.execute(text("INSERT INTO tenants (id, name) VALUES (gen_random_uuid(), 'not committed')"))
+
+    async with reading(db) as connection:
+        assert (await connection.execute(text("SELECT count(*) FROM tenants"))).scalar_one() == 0
     await db.dispose()
 
 
