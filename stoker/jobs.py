@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import random
 from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
@@ -82,8 +83,6 @@ __all__ = [
 
 
 log = logging.getLogger(__name__)
-
-_HELD = {"excused": sorted(EXCUSED)}
 
 
 async def submit(db: AsyncEngine, new: NewJob) -> Submitted:
@@ -210,11 +209,11 @@ async def finish(
         elif isinstance(outcome, Stopped):
             leaving = exits.stopped(lease, outcome, usage)
         else:
-            held = await sql.row(tx, "hold_leases", _listed([lease]) | _HELD | {"only_expired": False})
+            held = await sql.row(tx, "hold_leases", _listed([lease]) | {"excused": EXCUSED, "only_expired": False})
             if held is None:
                 return Finished(applied=False)
             chance = random.random()  # noqa: S311 (spreads load)
-            leaving = exits.failed(lease, outcome, usage, tried=_tried(held), node_id=held["node_id"], chance=chance)
+            leaving = exits.failed(lease, outcome, usage, tried=Tried.of(held), node_id=held["node_id"], chance=chance)
         left = await _leave_running(tx, [leaving])
         if not left:
             return Finished(applied=False)
@@ -248,7 +247,7 @@ async def release(db: AsyncEngine, leases: Sequence[Lease], reason: str) -> list
     """Give running jobs back unharmed (a node drains): queued again, no retry used up."""
 
     def give_back(lease: Lease, held: DictRow) -> Exit:
-        return exits.released(lease, tried=_tried(held), reason=reason)
+        return exits.released(lease, tried=Tried.of(held), reason=reason)
 
     return await _take_back(db, "find_leases", _listed(leases), give_back)
 
@@ -258,9 +257,12 @@ async def release_former_boots(db: AsyncEngine, node_id: str, boot_id: UUID) -> 
     return await _take_back(db, "find_former_boots", {"node_id": node_id, "boot_id": boot_id}, _lose)
 
 
-async def reap(db: AsyncEngine, *, limit: int = 100) -> list[Moved]:
-    """Take jobs back whose lease ran out: queued, failed at the cap, or cancelled if that was asked."""
-    return await _take_back(db, "find_expired", {"limit": limit}, _lose, only_expired=True)
+async def reap(db: AsyncEngine, *, back_since: datetime | None = None, limit: int = 100) -> list[Moved]:
+    """Take jobs back whose lease ran out: queued, failed at the cap, or cancelled if that was asked.
+
+    ``back_since``: when nodes could reach the database again. A lease is spared for its length after that.
+    """
+    return await _take_back(db, "find_expired", {"limit": limit, "back_since": back_since}, _lose, only_expired=True)
 
 
 async def expire_unstarted(db: AsyncEngine, *, limit: int = 500) -> list[Moved]:
@@ -380,7 +382,7 @@ async def _take_back(
 
     async def end(tx: Connection, found: list[DictRow]) -> list[Moved]:
         leases = [Lease(row["job_id"], row["attempt"]) for row in found]
-        held = await sql.rows(tx, "hold_leases", _listed(leases) | _HELD | {"only_expired": only_expired})
+        held = await sql.rows(tx, "hold_leases", _listed(leases) | {"excused": EXCUSED, "only_expired": only_expired})
         if not held:
             return []
         return await _leave_running(tx, [leaving(Lease(row["job_id"], row["attempt"]), row) for row in held])
@@ -389,11 +391,7 @@ async def _take_back(
 
 
 def _lose(lease: Lease, held: DictRow) -> Exit:
-    return exits.lost(lease, tried=_tried(held), node_id=held["node_id"])
-
-
-def _tried(held: DictRow) -> Tried:
-    return Tried(held["failures"], held["crashes"], held["excused"], held["max_attempts"], held["cancel_asked"])
+    return exits.lost(lease, tried=Tried.of(held), node_id=held["node_id"])
 
 
 def _listed(leases: Sequence[Lease]) -> dict[str, Any]:

@@ -5,7 +5,9 @@ Pure: counts and chance come in as arguments. ``stoker.jobs`` carries the decisi
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any
 
 from stoker.states import Trigger
 
@@ -15,7 +17,7 @@ AVOID_S = 60.0  # how long a crashed job keeps off the node it crashed on, if an
 LONGEST_PAUSE_S = 300.0
 ENGINE_PAUSE_S = 5.0  # an engine that was waited for in vain is seldom back in a second
 
-EXCUSED = frozenset({"crashed_beside", "internal_error", "storage_unavailable", "unavailable"})
+EXCUSED = ["crashed_beside", "internal_error", "storage_unavailable", "unavailable"]
 """Codes of errors that say nothing about the job: another's crash, an engine that was away, the node itself."""
 
 
@@ -28,6 +30,11 @@ class Tried:
     excused: int
     max_attempts: int
     cancel_asked: bool
+
+    @classmethod
+    def of(cls, held: Mapping[str, Any]) -> Tried:
+        """What ``hold_leases.sql`` says of a job."""
+        return cls(**{each.name: held[each.name] for each in fields(cls)})
 
 
 @dataclass(frozen=True)
@@ -46,7 +53,9 @@ def after_failure(tried: Tried, *, code: str, crash: bool, retryable: bool, chan
     may help and the endpoint allows more than one attempt. What is excused counts as neither until it has happened too
     often. A job that is to be cancelled is not tried again.
     """
-    if code in EXCUSED and tried.excused < EXCUSED_CAP and not tried.cancel_asked:
+    if code in EXCUSED and tried.cancel_asked:
+        return Decision(Trigger.CANCEL)
+    if code in EXCUSED and tried.excused < EXCUSED_CAP:
         if crash:
             return Decision(Trigger.RETRY_NOW, counts=False)
         return Decision(Trigger.RETRY_LATER, _pause_s(ENGINE_PAUSE_S, tried.excused, chance), counts=False)

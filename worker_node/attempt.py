@@ -1,8 +1,8 @@
 """Attempt: one claimed job on this node, its clocks, and why it should stop.
 
 It holds no I/O: timers of the event loop and flags. The executor runs it, the heartbeat renews it, a cancel or a
-drain stops it. An attempt that cannot be renewed stops itself before its lease ends: no other node starts while it
-still runs.
+drain stops it. An attempt that cannot be renewed stops its work before its lease ends: no other node starts while it
+still runs. How it ended may be recorded later than that: whether it may, Postgres says then.
 """
 
 from __future__ import annotations
@@ -14,12 +14,13 @@ from enum import StrEnum
 from typing import Any
 from uuid import UUID
 
-from stoker.errors import ExecutionError, JobCancelled, RunTimeout, StallTimeout, StokerError
+from stoker.errors import ExecutionError, JobCancelled, RunTimeout, StallTimeout, StokerError, Unavailable
 from stoker.jobs import Claim, ErrorReport, Failed, Lease, Stopped
 from worker_node.host_call import CANCEL_GRACE_S, CANCEL_REBUILD_S
 
 STOPPING_S = CANCEL_GRACE_S + CANCEL_REBUILD_S + 0.5
 """How long it may take until work that does not heed a cancel is gone: its graces, and the killing."""
+KILLING_S = 0.5
 
 
 class StopReason(StrEnum):
@@ -27,6 +28,7 @@ class StopReason(StrEnum):
     RUN_TIMEOUT = "run_timeout"
     STALL_TIMEOUT = "stall_timeout"
     LEASE_LOST = "lease_lost"
+    NOT_RENEWED = "not_renewed"
     DRAIN = "drain"
 
 
@@ -35,7 +37,16 @@ def safe_until(asked_at: float, lease_s: float) -> float:
 
     The margin is what it takes to stop; of a very short lease, as much as leaves time to renew it.
     """
-    return asked_at + lease_s - min(STOPPING_S, lease_s * 0.4)
+    return asked_at + lease_s - _margin_s(lease_s)
+
+
+def kill_after_s(lease_s: float) -> float:
+    """How long work is asked to stop before it is killed, where it has to be gone before its lease ends."""
+    return max(0.0, _margin_s(lease_s) - KILLING_S)
+
+
+def _margin_s(lease_s: float) -> float:
+    return min(STOPPING_S, lease_s * 0.4)
 
 
 def outcome_without_result(reason: StopReason | None, error: StokerError, claim: Claim) -> Failed | Stopped:
@@ -44,6 +55,8 @@ def outcome_without_result(reason: StopReason | None, error: StokerError, claim:
         return Failed(ErrorReport.of(RunTimeout(f"the job ran longer than {claim.run_timeout_s:g} s")))
     if reason is StopReason.STALL_TIMEOUT:
         return Failed(ErrorReport.of(StallTimeout(f"no progress for {claim.stall_timeout_s:g} s")))
+    if reason is StopReason.NOT_RENEWED:
+        return Failed(ErrorReport.of(Unavailable("the node stopped the job: it could not renew its lease in Postgres")))
     if reason is StopReason.CANCEL or isinstance(error, JobCancelled):
         return Stopped()
     return Failed(ErrorReport.of(error))
@@ -52,19 +65,23 @@ def outcome_without_result(reason: StopReason | None, error: StokerError, claim:
 class Attempt:
     """All methods belong on the event loop's thread."""
 
-    def __init__(self, claim: Claim, *, safe_until: float) -> None:
+    def __init__(self, claim: Claim, *, safe_until: float, kill_after_s: float = STOPPING_S) -> None:
         self.claim = claim
         self.lease: Lease = claim.lease
+        self.kill_after_s = kill_after_s
         self.reason: StopReason | None = None
         self.stopped = asyncio.Event()
+        self.hurried = asyncio.Event()
+        """Another node may start the job soon, or has: its work here has no time for a grace."""
         self.lease_lost = asyncio.Event()
+        self.is_draining = False
         self.has_stored = False
         """Whether there may be objects under this attempt's keys."""
         self.newest_progress: dict[str, Any] | None = None
         self.kept_progress: dict[str, Any] | None = None
         """What Postgres has of it."""
         self._loop = asyncio.get_running_loop()
-        self._lease_timer = self._loop.call_at(safe_until, self.stop, StopReason.LEASE_LOST)
+        self._lease_timer = self._loop.call_at(safe_until, self.stop, StopReason.NOT_RENEWED)
         self._run_is_over = False
         self._run_left_s = claim.run_timeout_s
         self._run_timer: asyncio.TimerHandle | None = None
@@ -80,15 +97,17 @@ class Attempt:
         if reason is StopReason.LEASE_LOST:
             self.reason = reason
             self.lease_lost.set()
+        if reason in (StopReason.LEASE_LOST, StopReason.NOT_RENEWED):
+            self.hurried.set()
+        self.is_draining = self.is_draining or reason is StopReason.DRAIN
         self.reason = self.reason or reason
         self.stopped.set()
 
     def renew(self, safe_until: float) -> None:
-        """A heartbeat has prolonged the lease. What was given up stays given up."""
-        if self.lease_lost.is_set():
-            return
+        """A heartbeat has prolonged the lease. What was stopped stays stopped."""
         self._lease_timer.cancel()
-        self._lease_timer = self._loop.call_at(safe_until, self.stop, StopReason.LEASE_LOST)
+        if not (self.hurried.is_set() or self._run_is_over):
+            self._lease_timer = self._loop.call_at(safe_until, self.stop, StopReason.NOT_RENEWED)
 
     def start_clocks(self) -> None:
         """The endpoint's own time limits begin, or go on with what ``pause_clocks`` left of them."""
@@ -111,9 +130,14 @@ class Attempt:
             self._stall_timer = self._loop.call_later(self.claim.stall_timeout_s, self.stop, StopReason.STALL_TIMEOUT)
 
     def run_ended(self, *, has_result: bool) -> None:
-        """What is left is storing, under the lease alone. A stop that came too late for a result is forgotten."""
+        """What is left is storing, under the lease alone. A stop that came too late for a result is forgotten.
+
+        Nothing runs any more that another node's attempt could meet, so the lease may run out in the meantime: should
+        another have taken the job, Postgres refuses the result.
+        """
         self._run_is_over = True
         self._stop_clocks()
+        self._lease_timer.cancel()
         if has_result and not self.lease_lost.is_set():
             self.reason = None
             self.stopped.clear()
@@ -121,7 +145,6 @@ class Attempt:
     def end(self) -> None:
         """The job is finished, released or lost: nothing of this attempt may ring any more."""
         self.run_ended(has_result=False)
-        self._lease_timer.cancel()
 
     def _stop_clocks(self) -> None:
         for timer in (self._run_timer, self._stall_timer):

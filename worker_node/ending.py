@@ -1,8 +1,8 @@
 """Ending: how an attempt is recorded. Store what it made, finish it or give it back, and tell who follows the job.
 
-An engine that is away is waited for as long as the lease lives; the bytes stay in the spool meanwhile. What a lost
-lease leaves behind is discarded here and nowhere else. It claims nothing by itself: the executor asks for the next
-job.
+An engine that is away is waited for; the bytes stay in the spool meanwhile, never more than two results of a seat. What
+a lost lease leaves behind is discarded here and nowhere else. It claims nothing by itself: the executor asks for the
+next job.
 """
 
 from __future__ import annotations
@@ -23,7 +23,6 @@ from worker_node.host import HostResult
 from worker_node.patience import Patience
 from worker_node.run import Ran
 
-GIVE_UP_S = 600.0
 COMMIT_S = 10.0
 """A network that swallows packets answers nothing at all."""
 
@@ -59,7 +58,7 @@ async def finish(
     if attempt.reason is StopReason.DRAIN and not isinstance(outcome, Succeeded):
         await _release(engines, attempt)
         return None
-    patience = Patience(attempt, unless=attempt.lease_lost, give_up_s=GIVE_UP_S)
+    patience = Patience(attempt, unless=attempt.lease_lost)
     is_unrecorded = True
     while not attempt.lease_lost.is_set():
         try:

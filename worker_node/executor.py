@@ -19,7 +19,7 @@ from stoker.apps import AppVersion
 from stoker.database import is_passing
 from stoker.jobs import Claim, ClaimRequest, QueueKey
 from stoker.nodes import RunnerInfo
-from worker_node.attempt import Attempt, Attempts, safe_until
+from worker_node.attempt import Attempt, Attempts, kill_after_s, safe_until
 from worker_node.ending import COMMIT_S, finish, outcome_of
 from worker_node.engines import Engines
 from worker_node.host import AppHost
@@ -195,7 +195,9 @@ class Executor:
         return None if claim is None else self._begin(claim, asked_at)
 
     def _begin(self, claim: Claim, asked_at: float) -> Attempt:
-        attempt = Attempt(claim, safe_until=safe_until(asked_at, self._lease_s))
+        attempt = Attempt(
+            claim, safe_until=safe_until(asked_at, self._lease_s), kill_after_s=kill_after_s(self._lease_s)
+        )
         self._attempts.add(attempt)
         logger.info("job_claimed", app=self.app, **attempt.names)
         self._engines.metrics.claimed(claim)

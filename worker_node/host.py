@@ -132,14 +132,15 @@ class AppHost:
             pending.cancel()
             raise
 
-    async def cancel(self, call_id: str) -> bool:
+    async def cancel(self, call_id: str, *, within_s: float | None = None) -> bool:
         """Ask a call to stop and see to it that it does. ``call`` then raises ``JobCancelled``; this does not wait.
 
+        ``within_s``: the child is ended if the call lasts longer, also where it is about to stop.
         False: the child was not asked to work on it yet, or it has ended. Whoever awaits it may cancel that.
         """
         pending = self._pending.get(call_id)
         if pending is not None:
-            pending.cancel()
+            pending.cancel(within_s)
         return pending is not None
 
     async def stop(self, grace_s: float = 10) -> None:

@@ -45,8 +45,10 @@ class PendingCall:
         text = json.dumps(call.input, allow_nan=False)
         self._send(protocol.Start(call.call_id, call.endpoint, text, str(call.job_id), call.attempt))
 
-    def cancel(self) -> None:
-        """Ask the child to stop the call, and end the child if it does not."""
+    def cancel(self, within_s: float | None = None) -> None:
+        """Ask the child to stop the call, and end the child if it does not; after ``within_s`` whatever it says."""
+        if within_s is not None:
+            self._loop.call_later(within_s, self._end)
         if self.is_cancelled or self.outcome.done():
             return
         self.is_cancelled = True
@@ -91,6 +93,11 @@ class PendingCall:
         if self._heard_cancel:
             self._heard_cancel = False
             self._loop.call_later(CANCEL_REBUILD_S, self._press)
+            return
+        self._end()
+
+    def _end(self) -> None:
+        if self.outcome.done():
             return
         logger.warning("cancel_was_not_heard", job_id=str(self.call.job_id), then="the app's process is killed")
         self._kill()

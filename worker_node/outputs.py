@@ -20,10 +20,6 @@ from worker_node.host import HostResult, LocalFile
 from worker_node.inputs import safe_name
 from worker_node.patience import Patience
 
-GIVE_UP_S = 600.0
-"""How long a store that is away may hold a finished job. The bytes stay in the spool meanwhile."""
-
-
 logger = log.get(__name__)
 
 
@@ -79,7 +75,7 @@ def folder_of(attempt: Attempt) -> str:
 async def _store_one(storage: Storage, attempt: Attempt, number: int, file: LocalFile) -> Output:
     name = safe_name(file.file_name)
     key = f"{folder_of(attempt)}{number}-{name}"
-    patience = Patience(attempt, unless=attempt.stopped, give_up_s=GIVE_UP_S)
+    patience = Patience(attempt, unless=attempt.stopped)
     while True:
         if attempt.lease_lost.is_set():
             raise LeaseLost("the lease was lost before the outputs were stored")

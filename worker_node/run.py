@@ -84,15 +84,20 @@ async def _serve(host: AppHost, attempt: Attempt, call: HostCall) -> HostResult:
         attempt.start_clocks()  # the executor hears when the ranks are coming, which is not the endpoint's time
     serving = asyncio.create_task(host.call(call))
     stopped = asyncio.create_task(attempt.stopped.wait())
+    hurried = asyncio.create_task(attempt.hurried.wait())
     try:
         await asyncio.wait({serving, stopped}, return_when=asyncio.FIRST_COMPLETED)
         if not serving.done():
             logger.info("job_stopping", reason=str(attempt.reason), **attempt.names)
             if not await host.cancel(call.call_id):
                 return await _give_up(serving)
+            await asyncio.wait({serving, hurried}, return_when=asyncio.FIRST_COMPLETED)
+            if not serving.done():
+                await host.cancel(call.call_id, within_s=attempt.kill_after_s)
         return await serving
     finally:
         stopped.cancel()
+        hurried.cancel()
 
 
 async def _give_up(serving: asyncio.Task[HostResult]) -> HostResult:

@@ -13,6 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from api.control.deliverer import Deliverer
 from api.control.loop import Duty
 from api.control.metrics import ControlMetrics
+from api.control.reaper import Reaper
 from stoker import job_queries, jobs, lanes, log
 from stoker.bus import Bus
 from stoker.errors import NodeLost, StokerError
@@ -51,6 +52,7 @@ class Control:
     storage: Storage
     deliverer: Deliverer
     metrics: ControlMetrics = field(default_factory=ControlMetrics)
+    reaper: Reaper = field(default_factory=Reaper)
 
     def duties(self) -> list[Duty]:
         """All of them, with their pace."""
@@ -69,7 +71,7 @@ class Control:
 
     async def reap(self) -> None:
         """Take back the jobs of nodes that stopped renewing."""
-        reaped = await jobs.reap(self.db)
+        reaped = await self.reaper.reap(self.db)
         for job in reaped:
             self.metrics.leases_expired.labels(job.queue).inc()
         await self._tell(reaped, "job_reaped")

@@ -21,6 +21,7 @@ from api.control.deliverer import Deliverer
 from api.control.duties import Control
 from api.control.loop import Duty, run_duties
 from stoker.bus import Bus
+from stoker.database import make_engine
 from stoker.local.engines import Engines
 from stoker.queue import Doorbell, queue_name
 from stoker.settings import ControlSettings
@@ -75,6 +76,7 @@ async def test_a_job_whose_lease_ran_out_is_queued_rung_for_and_told_to_its_foll
     await bells(engines, app)
     await node.claim()
     await run(db, "UPDATE job_leases SET expires_at = stoker_now() - interval '1 s' WHERE job_id = :id", id=job_id)
+    await run(db, "UPDATE nodes SET lease_s = 0 WHERE id = :id", id=node.node_id)  # the server may have just started
 
     async with events(http, f"/v1/jobs/{job_id}/events", params={"after": "2"}) as raw:
         await control.reap()
@@ -82,6 +84,43 @@ async def test_a_job_whose_lease_ran_out_is_queued_rung_for_and_told_to_its_foll
 
     assert again.data["state"] == "queued"
     assert await bells(engines, app) == 1
+
+
+async def test_leases_are_spared_for_their_length_after_the_database_was_away(
+    control: Control, http: httpx2.AsyncClient, node: ActingNode, app: str, db: AsyncEngine
+) -> None:
+    """What their nodes have finished meanwhile is waiting to be recorded."""
+    job_id = await submit(http, app)
+    claim = await node.claim()
+    await run(db, "UPDATE job_leases SET expires_at = stoker_now() - interval '1 s' WHERE job_id = :id", id=job_id)
+    away = make_engine("postgresql://nobody@127.0.0.1:1/none", application_name="tests")
+
+    with pytest.raises(OperationalError):
+        await control.reaper.reap(away)
+    spared = await control.reaper.reap(db)
+    await node.succeed(claim, {"made": "in the dark"})
+
+    assert spared == []
+    assert await state(http, job_id) == "succeeded"
+    await away.dispose()
+
+
+async def test_the_lease_of_a_node_that_stays_silent_after_an_outage_is_not_spared_for_ever(
+    control: Control, http: httpx2.AsyncClient, node: ActingNode, app: str, db: AsyncEngine
+) -> None:
+    job_id = await submit(http, app)
+    await node.claim()
+    await run(db, "UPDATE job_leases SET expires_at = stoker_now() - interval '1 s' WHERE job_id = :id", id=job_id)
+    away = make_engine("postgresql://nobody@127.0.0.1:1/none", application_name="tests")
+    with pytest.raises(OperationalError):
+        await control.reaper.reap(away)
+    assert await control.reaper.reap(db) == []
+
+    await run(db, "UPDATE nodes SET lease_s = 0 WHERE id = :id", id=node.node_id)
+    [moved] = await control.reaper.reap(db)
+
+    assert str(moved.job_id) == job_id
+    await away.dispose()
 
 
 async def test_a_job_that_nobody_started_in_time_fails(

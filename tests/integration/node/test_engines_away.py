@@ -73,7 +73,7 @@ async def test_a_node_that_cannot_renew_stops_its_work_before_another_may_start_
         await desk.says(job_id, "waiting")
 
         relay.cut()
-        await _logged(node, "attempt_discarded")
+        await _logged(node, "job_not_finished")
         assert await jobs.reap(desk.db) == [], "the work stopped while the lease still ran"
         await eventually(lambda: _reaped(desk), lambda: "the lease to run out")
         end.touch()
@@ -82,6 +82,49 @@ async def test_a_node_that_cannot_renew_stops_its_work_before_another_may_start_
         job = await desk.final(job_id)
     assert job.state is JobState.SUCCEEDED
     assert [attempt.outcome for attempt in job.attempts] == ["lease_lost", "succeeded"]
+
+
+async def test_work_that_does_not_heed_its_stop_is_gone_before_a_short_lease_ends(
+    engines: Engines, database_url: str, relay: Proxy, desk: Desk, tmp_path: Path
+) -> None:
+    """Its app's process would be asked for longer than the lease has left."""
+    short = {"STOKER_LEASE_S": "4", "STOKER_HEARTBEAT_S": "0.3"}
+    with running_node(engines, _through(database_url, relay), tmp_path, ["tests.apps.badly:Blocker"], **short) as node:
+        job_id = await desk.submit("tests/blocker", path=str(tmp_path / "never"))
+        await desk.says(job_id, "blocking")
+
+        relay.cut()
+        await _logged(node, "job_not_finished")
+
+        assert "cancel_was_not_heard" in node.log
+        assert await jobs.reap(desk.db) == [], "the process was killed while the lease still ran"
+
+
+async def test_an_outage_longer_than_the_lease_costs_no_result_and_counts_no_crash(
+    engines: Engines, database_url: str, relay: Proxy, desk: Desk, tmp_path: Path
+) -> None:
+    end, never = tmp_path / "end", tmp_path / "never"
+    short = {"STOKER_LEASE_S": "6", "STOKER_HEARTBEAT_S": "0.3"}
+    with running_node(engines, _through(database_url, relay), tmp_path, APPS, **short) as node:
+        done = await desk.submit("tests/echo", "/wait", wait_for=str(end))
+        stopped = await desk.submit("tests/echo", "/wait", wait_for=str(never))
+        await desk.says(done, "waiting")
+        await desk.says(stopped, "waiting")
+
+        relay.cut()
+        end.touch()
+        await _logged(node, "not_renewed")
+        await eventually(lambda: _all_expired(desk), lambda: "the leases to run out")
+        relay.mend()
+
+        finished = await desk.final(done)
+        again = await desk.until(stopped, lambda job: job.state is JobState.SCHEDULED)
+    assert (finished.state, finished.attempt) == (JobState.SUCCEEDED, 1)
+    assert [attempt.error["code"] for attempt in again.attempts if attempt.error] == ["unavailable"]
+    async with desk.db.connect() as connection:
+        counts = "SELECT failures + crashes FROM jobs WHERE id = %(id)s"
+        counted = await connection.exec_driver_sql(counts, {"id": stopped})
+        assert counted.scalar_one() == 0
 
 
 async def test_a_result_waits_for_an_object_store_that_is_away(
@@ -128,6 +171,12 @@ async def _logged(node: NodeProcess, words: str) -> None:
         return words in node.log or None
 
     await eventually(look, lambda: node.log)
+
+
+async def _all_expired(desk: Desk) -> bool | None:
+    async with desk.db.connect() as connection:
+        found = await connection.exec_driver_sql("SELECT bool_and(expires_at < stoker_now()) FROM job_leases")
+        return found.scalar_one() or None
 
 
 async def _reaped(desk: Desk) -> list[jobs.Moved] | None:

@@ -10,7 +10,15 @@ from stoker.errors import AppError, JobCancelled, StokerError, WorkerCrashed
 from stoker.jobs import Failed, Stopped
 from stoker.settings import NodeSettings
 from tests.support.claims import a_claim
-from worker_node.attempt import Attempt, Attempts, StopReason, outcome_without_result, safe_until
+from worker_node.attempt import (
+    KILLING_S,
+    Attempt,
+    Attempts,
+    StopReason,
+    kill_after_s,
+    outcome_without_result,
+    safe_until,
+)
 from worker_node.host_call import CANCEL_GRACE_S, CANCEL_REBUILD_S
 
 pytestmark = pytest.mark.anyio
@@ -45,6 +53,7 @@ async def test_work_stops_before_the_lease_ends_but_not_before_half_of_it(lease_
         (StopReason.CANCEL, WorkerCrashed("killed for it"), Stopped),
         (StopReason.RUN_TIMEOUT, JobCancelled("late"), "run_timeout"),
         (StopReason.STALL_TIMEOUT, JobCancelled("hung"), "stall_timeout"),
+        (StopReason.NOT_RENEWED, JobCancelled("in the dark"), "unavailable"),
     ],
 )
 async def test_what_is_recorded_follows_from_why_it_stopped(
@@ -73,14 +82,46 @@ async def test_a_lost_lease_overrides_every_other_reason() -> None:
     attempt.end()
 
 
-async def test_an_attempt_that_is_not_renewed_loses_its_lease_by_itself() -> None:
+async def test_an_attempt_that_is_not_renewed_stops_by_itself_and_in_a_hurry() -> None:
     attempt = Attempt(a_claim(), safe_until=asyncio.get_running_loop().time())
 
     await attempt.stopped.wait()
-
-    assert attempt.reason is StopReason.LEASE_LOST
     attempt.renew(FAR)
-    assert attempt.lease_lost.is_set(), "what was given up stays given up"
+
+    assert attempt.reason is StopReason.NOT_RENEWED
+    assert attempt.hurried.is_set()
+    assert not attempt.lease_lost.is_set(), "whether another has the job is for Postgres to say"
+
+
+async def test_a_result_may_be_recorded_after_the_lease_would_have_ended() -> None:
+    """Nothing runs any more; Postgres takes the result or refuses it."""
+    attempt = Attempt(a_claim(), safe_until=asyncio.get_running_loop().time())
+    attempt.run_ended(has_result=True)
+
+    attempt.renew(0.0)
+    await let_due_timers_ring()
+
+    assert (attempt.reason, attempt.stopped.is_set()) == (None, False)
+    attempt.end()
+
+
+async def test_work_that_is_being_stopped_is_hurried_when_its_lease_is_about_to_end() -> None:
+    attempt = Attempt(a_claim(), safe_until=FAR)
+    attempt.stop(StopReason.CANCEL)
+    was_hurried = attempt.hurried.is_set()
+
+    attempt.renew(0.0)
+    await attempt.hurried.wait()
+
+    assert not was_hurried
+    assert attempt.reason is StopReason.CANCEL
+
+
+@pytest.mark.parametrize("lease_s", [0.5, 3.0, 6.0, 13.0, 15.0, 600.0])
+def test_work_that_does_not_stop_is_killed_before_the_lease_ends_however_short(lease_s: float) -> None:
+    killed_at = safe_until(0.0, lease_s) + kill_after_s(lease_s)
+
+    assert killed_at + min(KILLING_S, lease_s * 0.4) <= lease_s
 
 
 async def test_a_stop_that_comes_after_the_result_does_not_spoil_it() -> None:
