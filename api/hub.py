@@ -10,7 +10,7 @@ import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Collection, Mapping
 from contextlib import asynccontextmanager, suppress
-from typing import Self
+from typing import NamedTuple, Self
 from uuid import UUID
 
 from sqlalchemy import text
@@ -32,12 +32,20 @@ LAST_SEQS = text("SELECT job_id, last_seq FROM job_heads WHERE job_id = ANY(:job
 logger = log.get(__name__)
 
 
+class Taken(NamedTuple):
+    """``has_rows``: read rows. ``has_gap``: and the progress that Redis kept. ``progress``: what was live."""
+
+    has_rows: bool
+    has_gap: bool
+    progress: list[Event]
+
+
 class Feed:
     """What one stream has not handled yet."""
 
     def __init__(self) -> None:
         self.seen = 0
-        self._has_rows = False
+        self._has_rows = self._has_gap = False
         self._progress: deque[Event] = deque(maxlen=KEEP_PROGRESS)
         self._changed = asyncio.Event()
 
@@ -51,18 +59,23 @@ class Feed:
         self._has_rows = True
         self._changed.set()
 
+    def look_back(self) -> None:
+        """Nobody listened for a while: there may be rows, and progress that was kept."""
+        self._has_gap = True
+        self.look()
+
     def offer(self, event: Event) -> None:
         """Live progress."""
         self._progress.append(event)
         self._changed.set()
 
-    def take(self) -> tuple[bool, list[Event]]:
-        """Whether to read rows, and the progress since the last call."""
-        has_rows, self._has_rows = self._has_rows, False
+    def take(self) -> Taken:
+        """What came since the last call."""
+        has_rows, has_gap, self._has_rows, self._has_gap = self._has_rows, self._has_gap, False, False
         progress = list(self._progress)
         self._progress.clear()
         self._changed.clear()
-        return has_rows, progress
+        return Taken(has_rows, has_gap, progress)
 
 
 class Hub:
@@ -111,7 +124,7 @@ class Hub:
         async for message in self._subscription:
             if message.data is None:
                 for feed in self._all_feeds():
-                    feed.look()
+                    feed.look_back()
             else:
                 self._deliver(message)
 

@@ -1,4 +1,7 @@
-"""One job's events as Server-Sent Events: replay the rows, then the newest progress, then follow until the final event.
+"""One job's events as Server-Sent Events: replay, then follow until the final event.
+
+Who comes new gets the rows and the newest progress; who comes back gets what was missed, rows and the progress that
+Redis kept between them, in the order of their ids.
 
 Subscribe first, then read, then drain: what is committed after the subscription wakes the feed, what came before is
 read. Ids only rise: an event that is not past the last one sent is dropped, so nothing is sent twice.
@@ -8,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Iterator
 
 import orjson
 
@@ -16,6 +19,7 @@ from api.connections import Connections
 from api.hub import Feed
 from api.job_json import event_data
 from stoker import job_queries, log
+from stoker.bus import KEEP_PROGRESS
 from stoker.database import is_passing
 from stoker.events import Event, EventId, EventKind
 from stoker.job_queries import JobView
@@ -49,6 +53,7 @@ class JobStream:
         self._sent = after
         self._attempt = job.attempt
         self._ended = False
+        self._waiting: list[Event] = []
 
     async def body(self) -> AsyncIterator[bytes]:
         """The bytes of the response."""
@@ -74,32 +79,45 @@ class JobStream:
             self._here.metrics.streams.dec()
 
     async def _replay(self, feed: Feed) -> AsyncIterator[bytes]:
-        async for chunk in self._rows(feed):
-            yield chunk
-        if not self._ended:
-            async for chunk in self._progress(feed, await self._here.bus.newest_progress(self._job.id, self._attempt)):
-                yield chunk
-
-    async def _drain(self, feed: Feed) -> AsyncIterator[bytes]:
-        has_rows, progress = feed.take()
-        async for chunk in self._progress(feed, progress):
-            yield chunk
-        if has_rows and not self._ended:
+        if self._sent == EventId(0):
             async for chunk in self._rows(feed):
                 yield chunk
+            newest = await self._here.bus.newest_progress(self._job.id, self._attempt)
+            async for chunk in self._go_on(feed, newest, has_rows=False):
+                yield chunk
+            return
+        missed = await self._here.bus.progress_after(self._job.id, self._sent)
+        async for chunk in self._go_on(feed, missed, has_rows=True):
+            yield chunk
 
-    async def _progress(self, feed: Feed, events: Iterable[Event]) -> AsyncIterator[bytes]:
-        for event in events:
-            if event.id.seq > self._sent.seq and not self._ended:
-                async for chunk in self._rows(feed):
-                    yield chunk
+    async def _drain(self, feed: Feed) -> AsyncIterator[bytes]:
+        has_rows, has_gap, progress = feed.take()
+        if has_gap:
+            progress = [*progress, *await self._here.bus.progress_after(self._job.id, self._sent)]
+        async for chunk in self._go_on(feed, progress, has_rows=has_rows):
+            yield chunk
+
+    async def _go_on(self, feed: Feed, progress: Iterable[Event], *, has_rows: bool) -> AsyncIterator[bytes]:
+        """Rows and progress, each in its place. Progress whose row could not be read yet waits for it."""
+        self._waiting = sorted([*self._waiting, *progress], key=lambda event: event.id)[-KEEP_PROGRESS:]
+        if not self._ended and (has_rows or any(event.id.seq > self._sent.seq for event in self._waiting)):
+            async for chunk in self._rows(feed):
+                yield chunk
+        for chunk in self._progress_before(EventId(self._sent.seq + 1)):
+            yield chunk
+
+    def _progress_before(self, bound: EventId) -> Iterator[bytes]:
+        while self._waiting and self._waiting[0].id < bound:
+            event = self._waiting.pop(0)
             if event.id > self._sent and not self._ended:
                 self._sent = event.id
                 self._here.metrics.sent.labels(event.kind.value).inc()
                 yield encode(event, event.data)
 
     async def _rows(self, feed: Feed) -> AsyncIterator[bytes]:
-        """Every row past the last one sent. While Postgres is away: none, and the feed will look again."""
+        """Every row past the last one sent, with the progress between. While Postgres is away: none, and the feed will
+        look again.
+        """
         full = True
         while full and not self._ended:
             try:
@@ -112,6 +130,8 @@ class JobStream:
                 asyncio.get_running_loop().call_later(self._here.settings.look_s, feed.look)
                 return
             for row, chunk in zip(rows, chunks, strict=True):
+                for between in self._progress_before(row.id):
+                    yield between
                 self._sent, self._attempt, self._ended = row.id, row.id.attempt, is_last(row)
                 feed.seen = row.id.seq
                 self._here.metrics.sent.labels(row.kind.value).inc()

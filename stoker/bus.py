@@ -16,6 +16,7 @@ from uuid import UUID
 
 import orjson
 from redis.asyncio import Redis
+from redis.asyncio.client import Pipeline
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
@@ -30,7 +31,10 @@ PROGRESS_STREAM = "stoker:progress:{job_id}"
 PREVIEW_HASH = "stoker:preview:{job_id}"
 
 KEEP_S = 3600
-KEEP_PROGRESS = 64
+KEEP_PROGRESS = 500
+"""A few seconds of the most that a node sends: as long as a client takes to come back."""
+MAX_KEPT_BYTES = 4_000
+"""Progress that is larger is live alone."""
 MAX_PREVIEW_BYTES = 20_000
 PUBLISH_TIMEOUT_S = 1.0
 PAUSE_AFTER_FAILURE_S = 1.0
@@ -60,7 +64,9 @@ class Bus:
         await self._try(lambda: self._redis.publish(JOB_CHANNEL.format(job_id=job_id), orjson.dumps({"seq": seq})))
 
     async def progress(self, job_id: UUID, event: Event) -> bool:
-        """Send progress or a preview to who follows the job, and keep the newest for who comes later.
+        """Send progress or a preview to who follows the job, and keep it a while for who comes back.
+
+        The stream takes ids that rise alone: what an attempt says after another has spoken is not kept, nor is a copy.
 
         False: Redis did not take it.
         """
@@ -74,27 +80,38 @@ class Bus:
                 if event.kind is EventKind.PREVIEW:
                     key = PREVIEW_HASH.format(job_id=job_id)
                     pipe.hset(key, str(event.data.get("rank") or 0), message)
-                else:
+                    pipe.expire(key, KEEP_S)
+                elif len(message) <= MAX_KEPT_BYTES:
                     key = PROGRESS_STREAM.format(job_id=job_id)
-                    pipe.xadd(key, {"event": message}, maxlen=KEEP_PROGRESS, approximate=True)
-                pipe.expire(key, KEEP_S)
+                    pipe.xadd(key, {"event": message}, _place(event.id), maxlen=KEEP_PROGRESS, approximate=False)
+                    pipe.expire(key, KEEP_S)
                 pipe.publish(JOB_CHANNEL.format(job_id=job_id), message)
-                await pipe.execute()
+                for answer in await pipe.execute(raise_on_error=False):
+                    if isinstance(answer, Exception) and "equal or smaller" not in str(answer):
+                        raise answer
             return True
 
         return await self._try(send) or False
 
     async def newest_progress(self, job_id: UUID, attempt: int) -> list[Event]:
         """The attempt's last progress and the newest preview of each rank, in order. Empty while Redis is away."""
+        kept = await self._kept(job_id, lambda pipe, key: pipe.xrevrange(key, count=1))
+        return [event for event in kept if event.id.attempt == attempt]
 
+    async def progress_after(self, job_id: UUID, last: EventId) -> list[Event]:
+        """What is kept of the progress past ``last``, and the newest previews past it, in order."""
+        kept = await self._kept(job_id, lambda pipe, key: pipe.xrange(key, min=f"({_place(last)}", count=KEEP_PROGRESS))
+        return [event for event in kept if event.id > last]
+
+    async def _kept(self, job_id: UUID, ask: Callable[[Pipeline, str], object]) -> list[Event]:
         async def read() -> list[Event]:
             async with self._redis.pipeline(transaction=False) as pipe:
-                pipe.xrevrange(PROGRESS_STREAM.format(job_id=job_id), count=1)
+                ask(pipe, PROGRESS_STREAM.format(job_id=job_id))
                 pipe.hvals(PREVIEW_HASH.format(job_id=job_id))
                 entries, previews = await pipe.execute()
             messages = [*previews, *(fields[b"event"] for _, fields in entries)]
             events = [from_json(orjson.loads(message)["event"]) for message in messages]
-            return sorted((event for event in events if event.id.attempt == attempt), key=lambda event: event.id)
+            return sorted(events, key=lambda event: event.id)
 
         return await self._try(read) or []
 
@@ -139,6 +156,11 @@ class Bus:
             logger.info("redis_back")
         self._reachable = True
         return done
+
+
+def _place(event_id: EventId) -> str:
+    """The event's id in its job's stream, in the same order. A client may send back any number: Redis has 64 bits."""
+    return f"{event_id.seq}-{min(event_id.attempt, 2**31 - 1) << 32 | min(event_id.n, 2**32 - 1)}"
 
 
 def to_json(event: Event) -> dict[str, Any]:

@@ -1,14 +1,14 @@
 """Reporter: what an attempt says while it runs, on its way to Redis and Postgres.
 
-Progress and previews go to the bus, the newest of each rank alone when there are too many; logs become rows, in
-batches. A slow or dead engine never slows the ranks: ``report`` only puts the event where a task finds it. It ends
-no job.
+Progress and previews go to the bus a few times a second, the newest of each rank alone when there are too many; logs
+become rows, in batches. A slow or dead engine never slows the ranks: ``report`` only puts the event where a task
+finds it. It ends no job.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections import deque
+from collections import Counter, deque
 from datetime import UTC, datetime
 from typing import Any, Self
 
@@ -24,7 +24,9 @@ from worker_node.attempt import Attempt, StopReason
 from worker_node.host import HostEvent
 from worker_node.metrics import NodeMetrics
 
-KEEP_PROGRESS = 256
+PROGRESS_EVERY_S = 0.2
+"""What comes sooner waits for its round, so that a rank that tells every step of thousands costs Redis little."""
+PROGRESS_A_ROUND = 32
 """So many progress events may wait; then each rank keeps its newest alone."""
 LOG_BATCH_S = 0.2
 RETRY_S = 1.0
@@ -38,18 +40,22 @@ logger = log.get(__name__)
 class Waiting:
     """Progress and previews that were not sent yet, bounded. Pure."""
 
-    def __init__(self, limit: int = KEEP_PROGRESS) -> None:
+    def __init__(self, limit: int = PROGRESS_A_ROUND) -> None:
         self._limit = limit
+        self.replaced: Counter[EventKind] = Counter()
+        """How many events are not taken, because a newer one of their rank stands for them."""
         self._progress: deque[HostEvent] = deque()
         self._previews: dict[int | None, HostEvent] = {}
 
     def add(self, event: HostEvent) -> None:
         if event.kind is EventKind.PREVIEW:
+            self.replaced[EventKind.PREVIEW] += event.rank in self._previews
             self._previews[event.rank] = event
             return
         self._progress.append(event)
         if len(self._progress) > self._limit:
             newest = {waiting.rank: waiting for waiting in self._progress}
+            self.replaced[EventKind.PROGRESS] += len(self._progress) - len(newest)
             self._progress = deque(newest.values())
 
     def take(self) -> list[HostEvent]:
@@ -97,6 +103,8 @@ class Reporter:
         for task in (live, lines, lost):
             task.cancel()
         await asyncio.gather(live, lines, lost, return_exceptions=True)
+        for kind, count in self._waiting.replaced.items():
+            self._metrics.dropped.labels(kind.value).inc(count)
         for task in self._tasks:
             if not task.cancelled() and (error := task.exception()) is not None:
                 logger.error("reporting_failed", exc_info=error, **self._attempt.names)
@@ -109,6 +117,7 @@ class Reporter:
                 await self._send(event)
             if self._closing.is_set() and not self._has_live.is_set():
                 return
+            await _pass_time(self._closing, PROGRESS_EVERY_S)
 
     async def _send(self, event: HostEvent) -> None:
         self._sent += 1

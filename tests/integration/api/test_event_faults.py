@@ -14,6 +14,7 @@ import psycopg
 import pytest
 from redis.asyncio import Redis
 from sqlalchemy import text
+from sqlalchemy.exc import OperationalError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from api.hub import Hub
@@ -94,6 +95,50 @@ async def test_losing_all_of_redis_loses_no_row(
 
     rows = [EventId.parse(frame.id or "").seq for frame in seen if frame.event != "progress"]
     assert rows == [1, 2, 3, 4]
+
+
+async def test_progress_said_while_the_subscription_was_cut_is_caught_up(
+    http: httpx2.AsyncClient, node: ActingNode, app: str, engines: Engines
+) -> None:
+    job_id = await submit(http, app)
+    claim = await node.claim()
+
+    async with events(http, f"/v1/jobs/{job_id}/events") as raw:
+        stream = named(raw)
+        await anext(stream)
+        await anext(stream)
+        async with Redis.from_url(engines.redis_url) as redis:
+            await redis.client_kill_filter(_type="pubsub")
+        said = [await node.progress(claim, claim.seq, step) for step in range(1, 6)]
+        seen = [await anext(stream) for _ in said]
+
+    assert [frame.id for frame in seen] == [str(event_id) for event_id in said]
+
+
+async def test_progress_waits_for_its_row_when_that_cannot_be_read(
+    http: httpx2.AsyncClient, node: ActingNode, app: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job_id = await submit(http, app)
+    claim = await node.claim()
+    read_rows = job_queries.events_after
+    refused = asyncio.Event()
+
+    async def refuse_once(*args: object) -> list[Event]:
+        monkeypatch.setattr(job_queries, "events_after", read_rows)
+        refused.set()
+        raise OperationalError("SELECT", {}, psycopg.OperationalError("the connection is lost"))
+
+    async with events(http, f"/v1/jobs/{job_id}/events") as raw:
+        stream = named(raw)
+        await anext(stream)
+        await anext(stream)
+        monkeypatch.setattr(job_queries, "events_after", refuse_once)
+        seq = await jobs.append_events(node.db, claim.lease, [(EventKind.LOG, {"message": "unread"})])
+        step = await node.progress(claim, seq, 1)
+        await refused.wait()
+        seen = [await anext(stream), await anext(stream)]
+
+    assert [(frame.event, frame.id) for frame in seen] == [("log", f"{seq}.1.0"), ("progress", str(step))]
 
 
 async def test_without_redis_jobs_are_accepted_and_streams_read_postgres(

@@ -126,6 +126,31 @@ async def test_the_newest_progress_comes_after_the_replay(http: httpx2.AsyncClie
     assert [frame.data["image"]["url"] for frame in seen[3:]] == ["data:,new", "data:,other"]
 
 
+async def test_a_client_that_comes_back_gets_the_progress_it_missed_between_the_rows(
+    http: httpx2.AsyncClient, node: ActingNode, app: str
+) -> None:
+    job_id = await submit(http, app)
+    claim = await node.claim()
+    path = f"/v1/jobs/{job_id}/events"
+    seen_last = await node.progress(claim, claim.seq, 1)
+
+    missed = [await node.progress(claim, claim.seq, 2)]
+    for step in (3, 4):
+        seq = await node.log(claim, f"before {step}")
+        missed += [EventId(seq, 1), await node.progress(claim, seq, step), await node.progress(claim, seq, step)]
+    async with events(http, path, headers={"last-event-id": str(seen_last)}) as raw:
+        stream = named(raw)
+        seen = [await anext(stream) for _ in missed]
+        await node.succeed(claim, {"answer": 42})
+        end = await rest(stream)
+    async with events(http, path, headers={"last-event-id": str(seen_last)}) as raw:
+        again = await rest(raw)
+
+    assert [frame.id for frame in seen] == [str(event_id) for event_id in missed]
+    assert states(end) == ["succeeded"]
+    assert again == seen + end
+
+
 async def test_progress_of_an_attempt_that_lost_its_job_is_not_shown(
     http: httpx2.AsyncClient, node: ActingNode, app: str
 ) -> None:

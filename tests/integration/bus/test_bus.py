@@ -11,7 +11,7 @@ from uuid import uuid4
 import pytest
 from redis.asyncio import Redis
 
-from stoker.bus import KEEP_PROGRESS, MAX_PREVIEW_BYTES, PREVIEW_HASH, PROGRESS_STREAM, Bus
+from stoker.bus import KEEP_PROGRESS, MAX_KEPT_BYTES, MAX_PREVIEW_BYTES, PREVIEW_HASH, PROGRESS_STREAM, Bus
 from stoker.events import Event, EventId, EventKind
 from stoker.local.engines import Engines
 
@@ -72,8 +72,46 @@ async def test_progress_takes_no_more_room_than_its_cap(bus: Bus, engines: Engin
 
     async with Redis.from_url(engines.redis_url) as redis:
         kept = await redis.xlen(PROGRESS_STREAM.format(job_id=job_id))
-    # Redis trims whole nodes of 100 entries.
-    assert kept <= KEEP_PROGRESS + 100
+    assert kept == KEEP_PROGRESS
+    missed = await bus.progress_after(job_id, EventId(2, 1, 990))
+    assert [found.id.n for found in missed] == list(range(991, 1001))
+
+
+async def test_what_was_missed_comes_in_order_and_once(bus: Bus) -> None:
+    job_id = uuid4()
+    first, second = event(1), event(2)
+    later = Event(EventId(5, 1, 3), EventKind.PROGRESS, {}, datetime.now(UTC))
+    preview = Event(EventId(5, 1, 4), EventKind.PREVIEW, {"rank": 0}, datetime.now(UTC))
+    for said in (first, second, second, preview, later):
+        assert await bus.progress(job_id, said)
+
+    assert await bus.progress_after(job_id, EventId(2, 1, 1)) == [second, later, preview]
+    assert await bus.progress_after(job_id, later.id) == [preview]
+    assert await bus.progress_after(job_id, EventId(10**18, 10**18, 10**18)) == []
+    assert await bus.progress_after(job_id, EventId(2, 10**18, 10**18)) == [later, preview]
+
+
+async def test_what_an_attempt_says_after_another_has_spoken_is_not_kept(bus: Bus) -> None:
+    job_id = uuid4()
+    spoken = Event(EventId(4, 2, 1), EventKind.PROGRESS, {}, datetime.now(UTC))
+    await bus.progress(job_id, spoken)
+
+    await bus.progress(job_id, event(9, attempt=1))
+
+    assert await bus.progress_after(job_id, EventId(0)) == [spoken]
+
+
+async def test_large_progress_is_heard_and_not_kept(bus: Bus) -> None:
+    job_id, large = uuid4(), event(1, text="x" * MAX_KEPT_BYTES)
+    async with bus.subscribe() as subscription:
+        await subscription.add(f"stoker:job:{job_id}")
+        messages = aiter(subscription)
+        await anext(messages)
+        await bus.progress(job_id, large)
+        heard = await anext(messages)
+
+    assert heard.data["event"]["id"] == str(large.id)
+    assert await bus.progress_after(job_id, EventId(0)) == []
 
 
 async def test_a_preview_over_its_limit_is_not_sent(bus: Bus) -> None:

@@ -1,0 +1,65 @@
+"""What an attempt says while it runs, as far as Redis."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from uuid import uuid4
+
+import pytest
+
+from stoker.bus import KEEP_PROGRESS
+from stoker.events import EventId, EventKind
+from tests.support.acting_node import ActingNode
+from tests.support.nodes import Desk
+from worker_node.attempt import Attempt
+from worker_node.engines import Engines
+from worker_node.host import HostEvent
+from worker_node.reporter import PROGRESS_A_ROUND, PROGRESS_EVERY_S, Reporter
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+async def attempt(engines_of_a_node: Engines, desk: Desk) -> AsyncIterator[Attempt]:
+    node = await ActingNode.start(engines_of_a_node.db, engines_of_a_node.bus, f"tests/{uuid4().hex[:8]}")
+    await desk.submit(node.version.app, prompt="x", ring=False)
+    made = Attempt(await node.claim(), safe_until=1e9)
+    yield made
+    made.end()
+
+
+async def test_the_rate_of_progress_is_bounded_and_the_last_of_each_rank_arrives(
+    engines_of_a_node: Engines, attempt: Attempt
+) -> None:
+    began = asyncio.get_running_loop().time()
+    async with Reporter(engines_of_a_node.db, engines_of_a_node.bus, attempt, engines_of_a_node.metrics) as reporter:
+        for step in range(1, 3001):
+            for rank in (0, 1):
+                reporter.report(HostEvent(EventKind.PROGRESS, rank, {"step": step}))
+            await asyncio.sleep(0)  # the reporter's own tasks go on between two steps
+    rounds = (asyncio.get_running_loop().time() - began) / PROGRESS_EVERY_S + 2
+
+    kept = await engines_of_a_node.bus.progress_after(attempt.claim.job_id, EventId(0))
+
+    assert kept[-1].id.n == len(kept) <= min(rounds * PROGRESS_A_ROUND, KEEP_PROGRESS)
+    assert {event.data["rank"]: event.data["step"] for event in kept} == {0: 3000, 1: 3000}
+    counted = {
+        sample.name: sample.value
+        for family in engines_of_a_node.metrics.registry.collect()
+        for sample in family.samples
+        if sample.labels == {"kind": "progress"} and sample.name.endswith("_total")
+    }
+    assert counted["stoker_events_published_total"] == len(kept)
+    assert counted["stoker_events_published_total"] + counted["stoker_events_dropped_total"] == 6000
+
+
+async def test_a_few_steps_in_quick_succession_are_all_told(engines_of_a_node: Engines, attempt: Attempt) -> None:
+    async with Reporter(engines_of_a_node.db, engines_of_a_node.bus, attempt, engines_of_a_node.metrics) as reporter:
+        for step in range(1, 5):
+            reporter.report(HostEvent(EventKind.PROGRESS, 0, {"step": step}))
+            await asyncio.sleep(0)
+
+    kept = await engines_of_a_node.bus.progress_after(attempt.claim.job_id, EventId(0))
+
+    assert [event.data["step"] for event in kept] == [1, 2, 3, 4]
