@@ -110,6 +110,13 @@ class NewKeyBody(Body):
     best_priority: Annotated[int | None, Field(ge=0, le=9, description="Default: as good as the caller's.")] = None
 
 
+class AppLimitsBody(Body):
+    """What to change about an app's queue: what is left out stays."""
+
+    max_running: Annotated[int | None, Field(ge=1, lt=NO_CAP, description="Jobs at once; null: no limit.")] = None
+    max_queue_length: Annotated[int | None, Field(ge=1, lt=NO_CAP, description="May wait; null: no limit.")] = None
+
+
 class TenantBody(Body):
     """What to change about a tenant: what is left out stays."""
 

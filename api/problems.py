@@ -22,6 +22,7 @@ from stoker.errors import (
     InvalidRequest,
     NotFound,
     PayloadTooLarge,
+    QueueFull,
     StokerError,
     Unauthenticated,
     Unavailable,
@@ -62,7 +63,7 @@ def problem(error: StokerError, request_id: str, headers: Mapping[str, str] | No
     extra = dict(headers or {})
     if isinstance(error, Unauthenticated):
         extra["www-authenticate"] = "Key"
-    if isinstance(error, Unavailable):
+    if isinstance(error, Unavailable | QueueFull):
         extra["retry-after"] = str(RETRY_AFTER_S)
     return Response(orjson.dumps(body, default=str), error.status, extra, MEDIA_TYPE)
 

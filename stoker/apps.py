@@ -22,12 +22,13 @@ from stoker.tables import app_versions, apps, nodes
 
 @dataclass(frozen=True)
 class AppVersion:
-    """A published manifest. ``hash`` is its schema hash."""
+    """A published manifest. ``hash`` is its schema hash; ``max_queue_length`` is the app's, None for no limit."""
 
     id: UUID
     app: str
     hash: str
     manifest: Manifest
+    max_queue_length: int | None = None
 
     def endpoint(self, path: str) -> EndpointManifest:
         """The endpoint at ``path``.
@@ -49,9 +50,18 @@ class AppRow:
     num_gpus: int
     endpoints: tuple[EndpointManifest, ...]
     live_nodes: int
+    paused: bool = False
+    max_running: int | None = None
+    max_queue_length: int | None = None
 
 
-_VERSIONS = select(app_versions.c.id, apps.c.name.label("app"), app_versions.c.hash, app_versions.c.manifest).join(apps)
+_VERSIONS = select(
+    app_versions.c.id,
+    apps.c.name.label("app"),
+    app_versions.c.hash,
+    app_versions.c.manifest,
+    apps.c.max_queue_length,
+).join(apps)
 _LIVE_NODES = (
     select(func.count())
     .where(
@@ -114,27 +124,30 @@ async def version(db: AsyncEngine, version_id: UUID) -> AppVersion:
 async def list_apps(db: AsyncEngine) -> list[AppRow]:
     """All apps by name."""
     newest_ones = (
-        _VERSIONS.add_columns(_LIVE_NODES.label("live_nodes"))
+        _VERSIONS.add_columns(_LIVE_NODES.label("live_nodes"), apps.c.paused, apps.c.max_running)
         .ext(distinct_on(apps.c.name))
         .order_by(apps.c.name, *_NEWEST_FIRST)
     )
     async with reading(db) as tx:
         found = (await tx.execute(newest_ones)).all()
-    return [_row(_version(row), row.live_nodes) for row in found]
+    return [_row(row) for row in found]
 
 
-def _row(version: AppVersion, live_nodes: int) -> AppRow:
-    manifest = version.manifest
+def _row(row: Row[*tuple[Any, ...]]) -> AppRow:
+    manifest = Manifest.from_json(row.manifest)
     return AppRow(
-        app=version.app,
-        version=version.hash,
+        app=row.app,
+        version=row.hash,
         title=manifest.title,
         description=manifest.description,
         num_gpus=manifest.num_gpus,
         endpoints=manifest.endpoints,
-        live_nodes=live_nodes,
+        live_nodes=row.live_nodes,
+        paused=row.paused,
+        max_running=row.max_running,
+        max_queue_length=row.max_queue_length,
     )
 
 
 def _version(row: Row[*tuple[Any, ...]]) -> AppVersion:
-    return AppVersion(row.id, row.app, row.hash, Manifest.from_json(row.manifest))
+    return AppVersion(row.id, row.app, row.hash, Manifest.from_json(row.manifest), row.max_queue_length)

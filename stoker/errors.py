@@ -11,6 +11,7 @@
     +-- NotFound                  it does not exist, or belongs to another tenant
     |   +-- UnknownApp
     +-- Conflict                  the thing is in a state that does not allow it
+    +-- QueueFull                 as many jobs of the app wait as may
     +-- Unavailable               an engine cannot be reached
     |   +-- StorageUnavailable
     |       +-- StorageRefused    the object store will not do it, however often it is asked
@@ -128,6 +129,13 @@ class Conflict(StokerError):
 
     code, title, status = "conflict", "It is in a state that does not allow this", 409
     hint = "Read its state again."
+
+
+class QueueFull(StokerError):
+    """As many jobs of the app wait as its max_queue_length allows. Nothing was stored."""
+
+    code, title, status, retryable = "queue_full", "The app's queue is full", 429, True
+    hint = "Send it again later; the Retry-After header says when to try. An admin sets max_queue_length."
 
 
 class Unavailable(StokerError):

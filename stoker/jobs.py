@@ -81,7 +81,6 @@ __all__ = [
     "submit",
 ]
 
-
 log = logging.getLogger(__name__)
 
 
@@ -91,6 +90,7 @@ async def submit(db: AsyncEngine, new: NewJob) -> Submitted:
     Raises:
         IdempotencyConflict: the tenant used the key before, for another request.
         InvalidRequest: the input holds what Postgres cannot.
+        QueueFull: as many jobs of the app wait as may.
     """
     endpoint = new.version.endpoint(new.endpoint)
     lane = {"version_id": new.version.id, "uses_gpus": endpoint.uses_gpus, "tenant_id": new.tenant_id}
@@ -117,7 +117,7 @@ async def submit(db: AsyncEngine, new: NewJob) -> Submitted:
     }
     replay = None
     async with transaction(db) as tx:
-        await sql.run(tx, "make_lane", lane)
+        await lanes.enter(tx, lane, new)
         stored = await sql.run(tx, "submit", row)
         # A statement of its own: it must see the lane as it is now that our job holds it.
         await lanes.wake(tx, [lane | {"priority": new.priority}])
@@ -353,7 +353,11 @@ async def _claim_or_leave_it(tx: Connection, request: ClaimRequest) -> Claim | N
 async def _leave_running(tx: Connection, leaving: Sequence[Exit]) -> list[Moved]:
     left = await sql.rows(tx, "leave_running", {"exits": as_possible(leaving)})
     await lanes.wake(tx, [row for row in left if row["state"] == JobState.QUEUED])
-    return [Moved(row["job_id"], JobState(row["state"]), row["seq"], row["queue"]) for row in left]
+    attempts = {leave["job_id"]: leave["attempt"] for leave in leaving}
+    return [
+        Moved(row["job_id"], JobState(row["state"]), row["seq"], row["queue"], attempts[str(row["job_id"])])
+        for row in left
+    ]
 
 
 async def _leave_waiting(

@@ -14,6 +14,22 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from stoker import sql
 from stoker.database import Connection, transaction
+from stoker.errors import QueueFull
+from stoker.job_values import NewJob
+
+
+async def enter(tx: Connection, lane: Mapping[str, Any], new: NewJob) -> None:
+    """First in a submit: see that the app's queue has room for ``new``, and that its lane is there.
+
+    Raises:
+        QueueFull: as many jobs of the app wait as may. One that the tenant made before, by its key, needs no room.
+    """
+    if new.version.max_queue_length is not None:
+        await sql.run(tx, "lock_room", lane)
+        room = await sql.row(tx, "find_room", {**lane, "idempotency_key": new.idempotency_key})
+        if room is not None and room["max_queue_length"] is not None and room["waiting"] >= room["max_queue_length"]:
+            raise QueueFull(f"{room['max_queue_length']} jobs of {room['app']!r} wait, and no more may")
+    await sql.run(tx, "make_lane", lane)
 
 
 async def wake(tx: Connection, ready: Iterable[Mapping[str, Any]]) -> None:

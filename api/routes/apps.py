@@ -51,6 +51,9 @@ def _app_json(row: AppRow, base_url: str) -> dict[str, Any]:
         "description": row.description,
         "num_gpus": row.num_gpus,
         "live_nodes": row.live_nodes,
+        "paused": row.paused,
+        "max_running": row.max_running,
+        "max_queue_length": row.max_queue_length,
         "endpoints": [asdict(endpoint) for endpoint in row.endpoints],
         "links": {"self": self_link, "openapi": f"{self_link}/openapi.json", "submit": f"{base_url}/v1/jobs"},
     }

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from stoker.cli import jobs, keys, local, processes, show, sql, tenants
+from stoker.cli import jobs, keys, local, processes, queues, show, sql, tenants
 
 VERBS: dict[str, Callable[..., None]] = {
     "demo": local.demo,
@@ -43,6 +43,7 @@ for name, part in PARTS.items():
     # Their --help is the part's own.
     program.command(name, context_settings=processes.PASS_ON, add_help_option=False)(part)
 program.add_typer(keys.keys, name="keys")
+program.add_typer(queues.queues, name="queues")
 program.add_typer(tenants.tenants, name="tenants")
 
 

@@ -23,6 +23,7 @@ BY_CODE: dict[str, type[StokerError]] = {
         errors.NotFound,
         errors.UnknownApp,
         errors.Conflict,
+        errors.QueueFull,
         errors.Unavailable,
         errors.StorageUnavailable,
         errors.StorageRefused,

@@ -30,6 +30,8 @@ apps = Table(
     needed("paused", Boolean, "false"),
     maybe("max_running", Integer),
     moment("created_at"),
+    maybe("max_queue_length", Integer),
+    CheckConstraint("max_queue_length > 0", name="max_queue_length"),
 )
 
 app_versions = Table(

@@ -76,6 +76,7 @@ jobs = Table(
     CheckConstraint("(idempotency_key IS NULL) = (request_hash IS NULL)", name="idempotency"),
     CheckConstraint("(avoid_node IS NULL) = (avoid_until IS NULL)", name="avoid"),
     Index("jobs_ready", *LANE, "priority", "id", postgresql_where=text("state = 'queued'")),
+    Index("jobs_scheduled", "version_id", postgresql_where=text("state = 'scheduled'")),
     Index("jobs_due", "available_at", postgresql_where=text("state = 'scheduled'")),
     Index(
         "jobs_unstarted",

@@ -187,6 +187,26 @@ def test_a_tenants_share_and_cap_are_set_and_seen(stoker: Command):
     assert stoker("tenants", "set", "nobody", "--weight", "2").returncode == 2
 
 
+def test_a_paused_app_starts_nothing_until_it_is_resumed(stoker: Command):
+    paused = read_json(stoker("queues", "pause", "examples/echo", "--json"))
+    job_id = stoker("submit", "examples/echo", "-i", "text=patience").stdout.strip()
+    waiting = read_json(stoker("status", job_id, "--json"))
+    resumed = read_json(stoker("queues", "resume", "examples/echo", "--json"))
+
+    assert (paused["paused"], resumed["paused"]) == (True, False)
+    assert waiting["state"] == "queued"
+    assert stoker("result", job_id).returncode == 0
+
+
+def test_the_limits_of_a_queue_are_set_and_taken_away(stoker: Command):
+    limited = read_json(stoker("queues", "set", "examples/echo", "--max-running", "3", "--max-length", "9", "--json"))
+    free = read_json(stoker("queues", "set", "examples/echo", "--max-running", "0", "--max-length", "0", "--json"))
+
+    assert (limited["max_running"], limited["max_queue_length"]) == (3, 9)
+    assert (free["max_running"], free["max_queue_length"]) == (None, None)
+    assert stoker("queues", "pause", "no/such").returncode == 2
+
+
 def test_sql_reads_and_cannot_change(stoker: Command):
     changed = stoker("sql", "delete from jobs")
 
