@@ -115,14 +115,12 @@ async def submit(db: AsyncEngine, new: NewJob) -> Submitted:
         "parent_id": new.parent_id,
         "retried_from": new.retried_from,
     }
-    replay = None
     async with transaction(db) as tx:
         await lanes.enter(tx, lane, new)
         stored = await sql.run(tx, "submit", row)
         # A statement of its own: it must see the lane as it is now that our job holds it.
         await lanes.wake(tx, [lane | {"priority": new.priority}])
-        if new.idempotency_key is not None:
-            replay = await sql.run(tx, "find_replay", row)
+        replay = await sql.run(tx, "find_replay", row) if new.idempotency_key is not None else None
     if (job := await stored.fetchone()) is not None:
         return Submitted(job["id"], JobState(job["state"]), created=True, queue=new.version.app)
     first = None if replay is None else await replay.fetchone()
@@ -353,11 +351,7 @@ async def _claim_or_leave_it(tx: Connection, request: ClaimRequest) -> Claim | N
 async def _leave_running(tx: Connection, leaving: Sequence[Exit]) -> list[Moved]:
     left = await sql.rows(tx, "leave_running", {"exits": as_possible(leaving)})
     await lanes.wake(tx, [row for row in left if row["state"] == JobState.QUEUED])
-    attempts = {leave["job_id"]: leave["attempt"] for leave in leaving}
-    return [
-        Moved(row["job_id"], JobState(row["state"]), row["seq"], row["queue"], attempts[str(row["job_id"])])
-        for row in left
-    ]
+    return [Moved(row["job_id"], JobState(row["state"]), row["seq"], row["queue"]) for row in left]
 
 
 async def _leave_waiting(
