@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import time
 from pathlib import Path
@@ -19,8 +20,12 @@ class Nothing(BaseModel):
     pass
 
 
+def is_there(path: str) -> bool:
+    return Path(path).exists()
+
+
 def wait_in_the_loop(path: str) -> None:
-    while not Path(path).exists():
+    while not is_there(path):
         time.sleep(0.02)
 
 
@@ -44,6 +49,13 @@ class Exiter(App):
     @endpoint("/")
     async def leave(self, request: Nothing) -> Nothing:
         os._exit(7)
+
+    @endpoint("/linger")
+    async def linger(self, request: Until) -> Nothing:
+        self.log("lingering")
+        while not is_there(request.path):  # noqa: ASYNC110 - a test's signal is a file
+            await asyncio.sleep(0.02)
+        return Nothing()
 
     @endpoint("/stay")
     async def stay(self, request: Nothing) -> Nothing:

@@ -111,6 +111,11 @@ class TwoRanks(App):
         self.log("counting")
         return Done(**await self.run({"steps": request.steps, "wait_for": request.wait_for}))
 
+    @endpoint("/stall", run_timeout=600, stall_timeout=0.5)
+    async def stall(self, request: Steps) -> Done:
+        """Shows its steps, then waits for what does not come."""
+        return Done(**await self.run({"steps": request.steps, "wait_for": request.wait_for}))
+
 
 class Late(App):
     """Starts its ranks for the first job: that one waits for them."""

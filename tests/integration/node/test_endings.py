@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 from uuid import uuid4
 
 import pytest
 
+from stoker.errors import StorageUnavailable
 from stoker.jobs import Claim, ErrorReport, Failed, Succeeded, Usage
 from stoker.states import JobState
 from stoker.storage import Storage
@@ -18,6 +20,7 @@ from worker_node.attempt import Attempt, StopReason
 from worker_node.ending import finish, outcome_of
 from worker_node.engines import Engines
 from worker_node.host import HostResult, LocalFile
+from worker_node.patience import Patience
 from worker_node.run import Ran
 
 pytestmark = pytest.mark.anyio
@@ -110,6 +113,37 @@ async def test_a_file_that_the_store_refuses_fails_the_attempt_at_once(
 
     assert isinstance(outcome, Failed)
     assert (outcome.error.code, outcome.error.retryable) == ("storage_refused", False)
+
+
+async def test_a_store_that_stays_away_beyond_all_patience_is_no_failure_of_the_job(
+    engines_of_a_node: Engines, desk: Desk, attempt: Attempt, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("worker_node.patience.GIVE_UP_S", 0.0)
+    attempt.claim = replace(attempt.claim, run_timeout_s=0.0)
+    away = replace(engines_of_a_node, storage=Storage("http://127.0.0.1:1", "key", "secret", "outputs", "us-east-1"))
+    ran = ran_with(("a.txt", "text/plain"), folder=tmp_path / "call")
+
+    outcome = await outcome_of(away, attempt, ran)
+    await finish(away, attempt, outcome, ran.usage)
+
+    assert isinstance(outcome, Failed)
+    assert outcome.error.code == "storage_unavailable"
+    assert (await desk.get(attempt.claim.job_id)).state is JobState.SCHEDULED
+    assert not (tmp_path / "call").exists()
+
+
+async def test_a_store_that_is_away_is_waited_for_as_long_as_the_job_might_have_run(
+    attempt: Attempt, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("worker_node.patience.GIVE_UP_S", 0.0)
+    attempt.claim = replace(attempt.claim, run_timeout_s=36_000.0)
+    patience = Patience(attempt, unless=attempt.lease_lost)
+
+    waited = await patience.wait("output_not_stored", StorageUnavailable("away"))
+    attempt.stop(StopReason.DRAIN)
+    waited_on = await patience.wait("output_not_stored", StorageUnavailable("away"))
+
+    assert (waited, waited_on) == (True, False), "a node that ends does not wait for hours"
 
 
 def keys_of(claim: Claim) -> str:

@@ -15,6 +15,7 @@ from stoker.states import JobState
 from tests.support.databases import fresh_database
 from tests.support.nodes import Desk, NodeProcess, eventually, running_node
 from tests.support.proxy import Proxy, proxy
+from worker_node.executor import CALLS_WITHOUT_GPUS
 
 pytestmark = pytest.mark.anyio
 
@@ -141,6 +142,33 @@ async def test_a_result_waits_for_an_object_store_that_is_away(
             job = await desk.final(job_id)
     assert (job.state, job.attempt) == (JobState.SUCCEEDED, 1)
     assert [output.size_bytes for output in job.outputs] == [len("kept in the spool")]
+
+
+async def test_results_that_cannot_be_stored_do_not_pile_up_and_none_is_made_twice(
+    engines: Engines, database_url: str, desk: Desk, tmp_path: Path
+) -> None:
+    """A seat takes one more job beside the result that waits, and then waits for the store, too."""
+    most = 2 * CALLS_WITHOUT_GPUS
+    with proxy(_port(engines.s3.endpoint_url)) as relay:
+        away = replace(engines, s3=replace(engines.s3, endpoint_url=_through(engines.s3.endpoint_url, relay)))
+        with running_node(away, database_url, tmp_path, APPS, STOKER_LOOK_S="0.2") as node:
+            relay.cut()
+            job_ids = [await desk.submit("tests/echo", "/file", text=f"job {number}") for number in range(most + 4)]
+
+            async def kept() -> int | None:
+                async with desk.db.connect() as connection:
+                    found = await connection.exec_driver_sql("SELECT count(*) FROM job_leases")
+                count: int = found.scalar_one()
+                return count if count >= most else None
+
+            held = await eventually(kept, lambda: node.log)
+            spooled = len(list((tmp_path / "nodes").glob("*/spool/*/calls/*")))
+            relay.mend()
+
+            done = [await desk.final(job_id) for job_id in job_ids]
+    assert held == most
+    assert spooled <= most
+    assert {(job.state, job.attempt) for job in done} == {(JobState.SUCCEEDED, 1)}
 
 
 async def test_a_result_that_cannot_be_recorded_costs_its_own_attempt_alone(

@@ -122,6 +122,36 @@ async def test_an_app_that_exits_fails_its_own_job_and_serves_the_next(node: Nod
     assert next_one.state is other.state is JobState.SUCCEEDED
 
 
+async def test_a_job_that_shared_a_process_with_one_that_killed_it_is_done_and_charged_with_nothing(
+    node: NodeProcess, desk: Desk, tmp_path: Path
+) -> None:
+    end = tmp_path / "end"
+    innocent = await desk.submit("tests/exiter", "/linger", path=str(end))
+    await desk.says(innocent, "lingering")
+
+    guilty = await desk.submit("tests/exiter")
+    await desk.until(innocent, lambda job: job.attempts[0].error is not None)
+    end.touch()
+    done, failed = await desk.final(innocent), await desk.final(guilty)
+
+    assert (done.state, failed.state) == (JobState.SUCCEEDED, JobState.FAILED)
+    codes = [[(attempt.error or {}).get("code") for attempt in job.attempts] for job in (done, failed)]
+    assert codes == [["crashed_beside", None], ["crashed_beside", "worker_crashed", "worker_crashed"]]
+
+
+async def test_a_job_that_makes_no_progress_is_stopped_tried_once_more_and_its_runner_serves_the_next(
+    node: NodeProcess, desk: Desk, tmp_path: Path
+) -> None:
+    stalled = await desk.submit("tests/two-ranks", "/stall", steps=2, wait_for=str(tmp_path / "never"))
+    following = await desk.submit("tests/two-ranks", "/stall", steps=1)
+
+    job = await desk.final(stalled)
+
+    assert job.state is JobState.FAILED
+    assert [attempt.error["code"] for attempt in job.attempts if attempt.error] == ["stall_timeout"] * 2
+    assert (await desk.final(following)).state is JobState.SUCCEEDED
+
+
 async def test_an_error_of_the_app_comes_back_in_its_own_words(node: NodeProcess, desk: Desk) -> None:
     job = await desk.final(await desk.submit("tests/failing"))
 
