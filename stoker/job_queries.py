@@ -10,7 +10,7 @@ from typing import Any
 from urllib.parse import quote
 from uuid import UUID
 
-from sqlalchemy import Row, func, select
+from sqlalchemy import Row, case, func, literal, select, tuple_
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from stoker.database import reading
@@ -18,6 +18,7 @@ from stoker.errors import InvalidRequest, NotFound
 from stoker.events import Event, EventId, EventKind
 from stoker.states import JobState
 from stoker.tables import app_versions, apps, job_attempts, job_events, job_heads, job_outputs, jobs, nodes
+from stoker.tables.columns import LANE
 
 
 @dataclass(frozen=True)
@@ -84,7 +85,7 @@ class JobSummary:
 
 @dataclass(frozen=True, kw_only=True)
 class JobView(JobSummary):
-    """All that a caller may know of a job."""
+    """All that a caller may know of a job; a summary's ``queue_position`` is None."""
 
     input: dict[str, Any]
     result: dict[str, Any] | None
@@ -146,6 +147,25 @@ _SUMMARY = (
     .join(apps, apps.c.id == app_versions.c.app_id)
     .join(job_heads, job_heads.c.job_id == jobs.c.id)
 )
+
+# The jobs of its lane that come before a queued one, by the index that the claim reads. It counts no further than
+# COUNTED: that bounds what a look at a job costs, however long the queue.
+COUNTED = 1000
+_other = jobs.alias("other")
+_BEFORE_IT = (
+    select(literal(1))
+    .where(
+        *(_other.c[column] == jobs.c[column] for column in LANE),
+        _other.c.state == "queued",
+        tuple_(_other.c.priority, _other.c.id) < tuple_(jobs.c.priority, jobs.c.id),
+    )
+    .correlate(jobs)
+    .limit(COUNTED)
+    .subquery()
+)
+_POSITION = case(
+    (jobs.c.state == "queued", select(func.count()).select_from(_BEFORE_IT).scalar_subquery()),
+).label("queue_position")
 # Those columns of a row that a summary shows as they are.
 _AS_THEY_ARE = (
     *("id", "tenant_id", "app", "endpoint", "kind", "version", "priority", "attempt", "max_attempts"),
@@ -160,7 +180,7 @@ async def get(db: AsyncEngine, job_id: UUID, tenant_id: UUID | None) -> JobView:
     Raises:
         NotFound: there is none with this id, or it is another tenant's.
     """
-    chosen = _SUMMARY.add_columns(jobs.c.input, jobs.c.result).where(jobs.c.id == job_id)
+    chosen = _SUMMARY.add_columns(jobs.c.input, jobs.c.result, _POSITION).where(jobs.c.id == job_id)
     if tenant_id is not None:
         chosen = chosen.where(jobs.c.tenant_id == tenant_id)
     of_job = select(job_outputs).where(job_outputs.c.job_id == job_id).order_by(job_outputs.c.position)
@@ -170,7 +190,8 @@ async def get(db: AsyncEngine, job_id: UUID, tenant_id: UUID | None) -> JobView:
             raise NotFound(f"there is no job {job_id}")
         attempts = await _attempts(tx, [job_id])
         outputs = tuple(_output(output) for output in await tx.execute(of_job))
-    return JobView(**_shown(row, attempts[job_id]), input=row.input, result=row.result, outputs=outputs)
+    shown = _shown(row, attempts[job_id]) | {"queue_position": row.queue_position}
+    return JobView(**shown, input=row.input, result=row.result, outputs=outputs)
 
 
 async def list_jobs(

@@ -50,3 +50,16 @@ async def test_only_admins_control_queues_and_only_those_that_there_are(
     assert [answer.status_code for answer in denied] == [403, 403, 403]
     assert (unknown.status_code, unknown.json()["code"]) == (404, "unknown_app")
     assert (wrong.status_code, wrong.json()["code"]) == (422, "invalid_input")
+
+
+async def test_a_queued_job_says_how_many_of_its_tenants_come_before_it(
+    http: httpx2.AsyncClient, node: ActingNode, app: str
+) -> None:
+    body = {"app": app, "input": {"prompt": "x"}}
+    first, second = [(await http.post("/v1/jobs", json=body)).json() for _ in range(2)]
+    await http.post(f"/v1/jobs/{first['id']}/cancel")
+
+    moved = (await http.get(f"/v1/jobs/{second['id']}")).json()
+    gone = (await http.get(f"/v1/jobs/{first['id']}")).json()
+
+    assert [job["queue_position"] for job in (first, second, moved, gone)] == [0, 1, 0, None]
