@@ -147,6 +147,35 @@ async def test_a_pool_that_cannot_be_rebuilt_is_broken_says_why_and_can_be_start
     await runner.stop()
 
 
+async def test_a_runner_can_be_stopped_at_any_moment_of_a_rebuild_and_started_again():
+    runner = DistributedRunner(TOOLBOX, env=ENV)
+    for turns in (0, 1, 2, 3, 5, 8, 20, 100):
+        await runner.start()
+        os.kill(runner.status().ranks[0].pid, signal.SIGKILL)
+        while runner.status().state is not RunnerState.REBUILDING:
+            await asyncio.to_thread(os.sched_yield)
+
+        for _ in range(turns):
+            await asyncio.to_thread(os.sched_yield)
+        await runner.stop()
+
+        assert runner.status().state is RunnerState.STOPPED
+        assert runner.status().ranks == ()
+
+
+async def test_listeners_that_raise_harm_nobody_and_are_told_of(caplog: pytest.LogCaptureFixture):
+    def refuse(_: object) -> None:
+        raise ZeroDivisionError
+
+    async with DistributedRunner(TOOLBOX, env=ENV, on_log=refuse, on_change=refuse) as runner:
+        await runner.invoke({"do": "talk"})
+        with pytest.raises(RankDied):
+            await runner.invoke({"do": "die", "rank": 0, "how": "exit"})
+        assert await runner.invoke({"do": "all_reduce"}) == 1.0
+
+    assert {"on_log raised", "on_change raised"} <= {record.message for record in caplog.records}
+
+
 async def test_ranks_that_die_idle_are_rebuilt_and_those_that_die_again_before_serving_break_the_pool():
     states: asyncio.Queue[RunnerState] = asyncio.Queue()
     runner = DistributedRunner(

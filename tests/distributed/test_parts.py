@@ -13,7 +13,7 @@ import pytest
 import torch
 from PIL import Image
 
-from worker_node.distributed import DistributedRunner, DistributedWorker, RunnerError, errors
+from worker_node.distributed import DistributedWorker, RunnerError, errors
 from worker_node.distributed.calls import Call, in_step
 from worker_node.distributed.environment import rank_environment, visible_devices
 from worker_node.distributed.messages import Kind, Message
@@ -108,49 +108,6 @@ def test_every_error_has_a_code_of_its_own_and_a_hint():
     assert len({error.code for error in leaves}) == len(leaves)
     assert all(error.hint for error in leaves)
     assert all(issubclass(error, RuntimeError) for error in found)
-
-
-FAL = {
-    "__init__": "worker_cls world_size master_addr master_port worker_addr worker_port timeout keepalive_payload "
-    "keepalive_interval cwd",
-    "start": "timeout=1800 setup_kwargs",
-    "invoke": "payload timeout=None",
-    "stream": "payload timeout=None streaming_timeout=None as_text_events=False",
-    "stop": "timeout=10",
-    "terminate": "timeout=10",
-    "is_alive": "",
-    "ensure_alive": "",
-    "gather_errors": "",
-    "keepalive": "timeout=60.0",
-    "maybe_start_keepalive": "",
-    "maybe_reset_keepalive": "",
-    "maybe_cancel_keepalive": "",
-}
-FAL_WORKER = {
-    "__init__": "rank=0 world_size=1",
-    "teardown": "",
-    "initialize": "kwargs",
-    "shutdown": "timeout=None",
-    "add_streaming_result": "result image_format=jpeg as_text_event=False",
-    "add_streaming_error": "error",
-    "rank_print": "message debug=False",
-    "submit": "coro",
-    "run_in_worker": "func args kwargs",
-}
-
-
-@pytest.mark.parametrize(
-    ("owner", "method", "expected"),
-    [(DistributedRunner, *item) for item in FAL.items()] + [(DistributedWorker, *item) for item in FAL_WORKER.items()],
-)
-def test_signatures_are_those_that_code_written_for_fal_calls(owner: type, method: str, expected: str):
-    parameters = list(inspect.signature(getattr(owner, method)).parameters.values())[1:]
-
-    for found, wanted in zip(parameters, expected.split(), strict=False):
-        name, _, default = wanted.partition("=")
-        assert found.name == name
-        assert not default or str(found.default) == default
-    assert len(parameters) >= len(expected.split())
 
 
 def test_a_worker_works_as_a_plain_object_without_a_runner():

@@ -51,14 +51,14 @@ class Item(NamedTuple):
 
 
 class Event(NamedTuple):
-    """An event as it came. Whoever has it out of the way says so, or its rank waits for it: ``taken``, ``granted``."""
+    """An event as it came. Whoever has it out of the way says so, once, or its rank waits for it."""
 
     rank: int
     item: Item
     window: ReceiveWindow
 
     def taken(self) -> None:
-        """Give its room in the window back, with the next grant."""
+        """Give its room in the window back."""
         self.window.taken(self.item.cost_bytes)
 
 

@@ -33,7 +33,7 @@ class Call:
         self.freed: asyncio.Future[None] = loop.create_future()
         self.failures: list[RankError] = []
         self.busy = set(range(world_size))
-        self.sent = False
+        self.sent = self._is_over = False
         self.late: asyncio.TimerHandle | None = None
         self._loop, self._on_outcome = loop, on_outcome
         self._events: collections.deque[Event] = collections.deque()
@@ -51,9 +51,8 @@ class Call:
             self._wake = self._loop.create_future()
             await self._wake
         event = self._events.popleft()
-        event.taken()
-        if not self._events:
-            event.window.grant()
+        if not self._is_over:
+            event.taken()
         item = event.item
         # Decoded here, so that what cannot be decoded is an error of the listener's call and of nothing else.
         return RankEvent(event.rank, wire.decode(item.value), item.image_format, item.as_text, item.sort is Sort.ERROR)
@@ -62,17 +61,14 @@ class Call:
         """Take in an event of this call."""
         if self.outcome.done():
             event.taken()
-            event.window.grant()
             return
         self._events.append(event)
         self._rouse()
 
     def drop_events(self) -> None:
         """Throw away what nobody will read, so that its rank need not wait for it."""
-        while self._events:
-            event = self._events.popleft()
-            event.taken()
-            event.window.grant()
+        self._give_room()
+        self._events.clear()
 
     def receive(self, message: Message) -> None:
         """Take in a rank's report."""
@@ -133,7 +129,15 @@ class Call:
             self.outcome.set_result(self._result)
             self._ended()
 
+    def _give_room(self) -> None:
+        """Have what waits here no longer count: the ranks are another call's soon, whoever reads this slowly."""
+        if not self._is_over:
+            self._is_over = True
+            for event in self._events:
+                event.taken()
+
     def _ended(self) -> None:
+        self._give_room()
         self._rouse()
         self._on_outcome(self)
 

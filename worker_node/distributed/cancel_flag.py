@@ -30,8 +30,9 @@ class CancelFlag:
         return cls(fd)
 
     def cancel(self, call: int) -> None:
-        """Ask the ranks to stop ``call``."""
-        self._number[0] = call
+        """Ask the ranks to stop ``call``; nothing once the flag is closed, for then they are gone."""
+        if not self._memory.closed:
+            self._number[0] = call
 
     def names(self, call: int) -> bool:
         """Tell whether ``call`` is to be cancelled."""

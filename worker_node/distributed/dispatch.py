@@ -8,15 +8,23 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import logging
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from worker_node.distributed import wire
 from worker_node.distributed.batch import Event
 from worker_node.distributed.calls import Call
-from worker_node.distributed.errors import CallCancelled, CallTimeout, NotRunning, PoolBroken, RankDied, RunnerError
+from worker_node.distributed.errors import (
+    CallCancelled,
+    CallTimeout,
+    NotRunning,
+    PoolBroken,
+    RankDied,
+    RunnerError,
+    SerializationFailed,
+)
 from worker_node.distributed.events import RankLog, RunnerState, RunnerStatus
+from worker_node.distributed.hooks import Hooks
 from worker_node.distributed.launch import Launch
 from worker_node.distributed.messages import Message
 from worker_node.distributed.pool import Pool
@@ -24,11 +32,9 @@ from worker_node.distributed.segments import SHARED_BYTES, stage
 from worker_node.distributed.turns import Turns
 from worker_node.distributed.warmth import Warmth
 
-_rank_log = logging.getLogger("worker_node.distributed.rank")
-
 
 class Dispatcher:
-    """One runner's calls and ranks. ``on_idle`` hears whether the ranks became idle or busy, ``on_change`` all else."""
+    """One runner's calls and ranks. ``on_idle`` hears whether the ranks became idle or busy, ``hooks`` all else."""
 
     def __init__(
         self,
@@ -37,17 +43,17 @@ class Dispatcher:
         grace_s: float,
         max_waiting: int,
         rebuild_attempts: int,
-        on_log: Callable[[RankLog], None] | None,
+        hooks: Hooks,
         on_idle: Callable[[bool], None],
-        on_change: Callable[[RunnerStatus], None] | None,
     ) -> None:
         self.errors: list[RunnerError] = []
         self._world_size, self._grace_s = world_size, grace_s
-        self._on_log, self._on_idle, self._on_change = on_log, on_idle, on_change
+        self._hooks, self._on_idle = hooks, on_idle
         self._turns = Turns(max_waiting)
         self._warmth = Warmth(self, rebuild_attempts, self._changed)
         self._numbers = itertools.count(1)
         self._call: Call | None = None
+        self._sent_to: Pool | None = None
         self._dropped = 0
         self._stopping = False
         self._tasks: set[asyncio.Task[None]] = set()
@@ -72,34 +78,44 @@ class Dispatcher:
         Raises:
             CallTimeout: its turn did not come in time. A later timeout is the call's outcome.
         """
+        if not isinstance(payload, Mapping):
+            raise SerializationFailed(f"a payload is a mapping of keyword arguments, not a {type(payload).__name__}")
         value = wire.encode(dict(payload))
         if self._stopping or self._warmth.state is RunnerState.STOPPED:
             raise NotRunning("the runner is not running")
         loop = asyncio.get_running_loop()
         deadline = None if timeout_s is None else loop.time() + timeout_s
         if not self._turns.try_take():
-            try:
-                async with asyncio.timeout_at(deadline):
-                    await self._turns.take()
-            except TimeoutError as exc:
-                raise CallTimeout(timeout_s=timeout_s or 0.0, what="the call's turn did not come") from exc
+            await self._take_turn(deadline, timeout_s or 0.0)
         call = Call(next(self._numbers), self._world_size, on_outcome=self._on_outcome)
         self._call = call
-        self._on_idle(False)
-        self._changed()
-        if timeout_s is not None and deadline is not None:
-            call.late = loop.call_at(deadline, self._time_out, call, timeout_s)
         try:
+            self._on_idle(False)
+            self._changed()
+            if timeout_s is not None and deadline is not None:
+                call.late = loop.call_at(deadline, self._time_out, call, timeout_s)
             if any(len(frame) >= SHARED_BYTES for frame in value):
                 value = await asyncio.to_thread(stage, value, self._world_size)
             pool = self._warmth.pool if self._warmth.state is RunnerState.WARM else await self._pool_for(call)
+            # Nothing is awaited from here on: the pool is whole, and stays so until it has the call.
             if pool is not None and not call.outcome.done():
-                call.sent = True
+                call.sent, self._sent_to = True, pool
                 pool.send_call(call.number, value, streaming=streaming, wants_events=wants_events)
         except BaseException:
             self.leave(call)
             raise
         return call
+
+    async def _take_turn(self, deadline: float | None, timeout_s: float) -> None:
+        try:
+            async with asyncio.timeout_at(deadline):
+                await self._turns.take()
+        except TimeoutError as exc:
+            what, hint = "the call's turn did not come", "Others are served first: allow more time, or see status()."
+            raise CallTimeout(timeout_s=timeout_s, what=what, hint=hint) from exc
+        if self._stopping:
+            self._turns.give_back()
+            raise NotRunning("the runner was stopped")
 
     def leave(self, call: Call) -> None:
         """Have done with a call; one that has not ended is cancelled."""
@@ -133,12 +149,13 @@ class Dispatcher:
         stopped = NotRunning("the runner was stopped")
         self._stopping = True
         self._turns.refuse(stopped)
-        call = self._call
-        if call is not None:
-            await asyncio.wait({call.freed}, timeout=timeout_s)
-        await self._warmth.stop(max(1.0, deadline - loop.time()))
-        if call is not None:
-            self._abandon(call, stopped)
+        try:
+            if self._call is not None:
+                await asyncio.wait({self._call.freed}, timeout=timeout_s)
+            await self._warmth.stop(max(1.0, deadline - loop.time()))
+        finally:
+            # Also where this is cancelled: half stopped is no state to be in.
+            self.terminate(1.0)
 
     def terminate(self, timeout_s: float) -> None:
         """End everything at once, without awaiting."""
@@ -174,9 +191,7 @@ class Dispatcher:
 
     def on_log(self, log: RankLog) -> None:
         """Pass a log line on."""
-        _rank_log.log(log.level, "[rank %d] %s", log.rank, log.message, extra={"rank": log.rank})
-        if self._on_log is not None:
-            self._on_log(log)
+        self._hooks.log(log)
 
     def on_death(self, error: RankDied) -> None:
         """End the call on the rank that died, and rebuild."""
@@ -191,21 +206,21 @@ class Dispatcher:
 
     async def _pool_for(self, call: Call) -> Pool | None:
         """Wait until there are warm ranks; None where the call ended before."""
-        if self._warmth.state is RunnerState.WARM:
-            return self._warmth.pool
-        warming = asyncio.ensure_future(self._warmth.warm_pool())
-        ended: list[asyncio.Future[Any]] = [warming, call.outcome]
-        try:
-            await asyncio.wait(ended, return_when=asyncio.FIRST_COMPLETED)
-            if call.outcome.done():
-                return None
+        while not call.outcome.done():
+            if self._warmth.state is RunnerState.WARM:
+                return self._warmth.pool
+            warming = asyncio.ensure_future(self._warmth.warm_pool())
             try:
-                return warming.result()
+                either: list[asyncio.Future[Any]] = [warming, call.outcome]
+                await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+                if warming.done() and not call.outcome.done():
+                    warming.result()
             except (PoolBroken, NotRunning) as exc:
+                self.errors = list(exc.reasons) if isinstance(exc, PoolBroken) else self.errors
                 call.conclude(exc)
-                return None
-        finally:
-            warming.cancel()
+            finally:
+                warming.cancel()
+        return None
 
     def _on_outcome(self, call: Call) -> None:
         """The caller has its answer: the ranks are free now, or have to be freed."""
@@ -214,23 +229,26 @@ class Dispatcher:
             self._warmth.served()
         elif call.failures:
             self.errors = list(call.failures)
-        if not call.sent or (call.settled.done() and call.settled.result()):
+        if not call.sent or self._are_in_step(call):
             self._free(call)
             return
-        settling = asyncio.ensure_future(self._settle(call, error))
+        settling = asyncio.ensure_future(self._settle(call, self._sent_to, error))
         self._tasks.add(settling)
         settling.add_done_callback(self._tasks.discard)
 
-    async def _settle(self, call: Call, error: BaseException | None) -> None:
+    async def _settle(self, call: Call, pool: Pool | None, error: BaseException | None) -> None:
         """Wait until the ranks have stopped in step; after the grace, or where they did not, rebuild."""
-        pool = self._warmth.pool
         if pool is not None:
             pool.cancel(call.number)
             await asyncio.wait({call.settled}, timeout=self._grace_s)
-            if not (call.settled.done() and call.settled.result()):
+            if not self._are_in_step(call):
                 cause = error if isinstance(error, RunnerError) else NotRunning(str(error))
                 self._warmth.rebuild(pool, cause, counts=False)
         self._free(call)
+
+    def _are_in_step(self, call: Call) -> bool:
+        pool = self._sent_to
+        return call.settled.done() and call.settled.result() and pool is not None and pool.is_whole
 
     def _free(self, call: Call) -> None:
         if call.freed.done():
@@ -238,13 +256,12 @@ class Dispatcher:
         call.freed.set_result(None)
         self._call = None
         self._turns.give_back()
-        if self._call is None:
+        if self._call is None and not self._stopping:
             self._on_idle(True)
         self._changed()
 
     def _changed(self) -> None:
-        if self._on_change is not None:
-            self._on_change(self.status())
+        self._hooks.change(self.status)
 
     def _abandon(self, call: Call, error: RunnerError) -> None:
         call.conclude(error, drop_events=True)

@@ -148,9 +148,9 @@ class CallTimeout(RunnerError, TimeoutError):
     code = "call_timeout"
     hint = "The ranks were told to stop; the next call works."
 
-    def __init__(self, *, timeout_s: float, what: str = "the call did not end") -> None:
+    def __init__(self, *, timeout_s: float, what: str = "the call did not end", hint: str = hint) -> None:
         super().__init__(f"{what} within {timeout_s:g} s")
-        self.timeout_s = timeout_s
+        self.timeout_s, self.hint = timeout_s, hint
 
 
 class CallCancelled(RunnerError):
@@ -164,7 +164,7 @@ class PoolBroken(RunnerError):
     """Rebuilding the ranks failed too often in a row; ``reasons`` has the error of each try."""
 
     code = "pool_broken"
-    hint = "Mend the cause named in the reasons, then stop() and start() the runner."
+    hint = "Mend the cause named in the reasons, then start() the runner again."
 
     def __init__(self, reasons: Sequence[RunnerError]) -> None:
         super().__init__("the ranks could not be rebuilt: " + "; ".join(str(reason) for reason in reasons))

@@ -6,6 +6,7 @@ the system chose and the parent tells the others, so two runners on a host canno
 
 from __future__ import annotations
 
+import logging
 import operator
 import os
 import socket
@@ -15,6 +16,8 @@ from datetime import timedelta
 import torch
 import torch.distributed as dist
 from torch._C._distributed_c10d import TCPStore
+
+_log = logging.getLogger("worker_node.distributed.rank")
 
 Votes = Callable[[bool], bool]
 
@@ -33,8 +36,11 @@ def join(
         if world_size > torch.cuda.device_count():
             raise ValueError(f"{world_size} ranks need as many GPUs, {torch.cuda.device_count()} are visible")
         torch.cuda.set_device(device)
-    elif "OMP_NUM_THREADS" not in os.environ:
-        torch.set_num_threads(max(1, (os.cpu_count() or 1) // world_size))
+    else:
+        if chosen := os.environ.get("CUDA_VISIBLE_DEVICES"):
+            _log.warning("GPUs %s were chosen and none can be used: working on the CPU", chosen)
+        if "OMP_NUM_THREADS" not in os.environ:
+            torch.set_num_threads(max(1, (os.cpu_count() or 1) // world_size))
     store = _meet(world_size, address, port, listener, timedelta(seconds=timeout_s))
     dist.init_process_group(
         "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo",

@@ -112,7 +112,8 @@ class Hub:
             return
         self._closed = True
         for socket in (self._commands, self._reports):
-            self._loop.remove_reader(_descriptor(socket))
+            if not self._loop.is_closed():
+                self._loop.remove_reader(_descriptor(socket))
         self._context.destroy(linger=0)
         self.all_here()
 

@@ -14,6 +14,7 @@ import gc
 import os
 import sys
 from collections.abc import Iterator
+from typing import NoReturn
 
 
 @contextlib.contextmanager
@@ -24,15 +25,27 @@ def quick_exit() -> Iterator[None]:
         yield
         code = 0
     except SystemExit as exc:
-        if exc.code is None or isinstance(exc.code, int):
-            code = exc.code or 0
+        code = _number(exc.code)
         raise
     finally:
         # Called after the interpreter has waited for threads. The last to be registered is the first to run.
         atexit.register(_end, code)
 
 
-def _end(code: int) -> None:
+def leave_now(code: object) -> NoReturn:
+    """End the program as ``sys.exit(code)`` would, without waiting for threads: somebody waits to hear of the end."""
+    if not isinstance(code, int | None):
+        print(code, file=sys.stderr)  # noqa: T201 - what the interpreter does
+    _end(_number(code))
+
+
+def _number(code: object) -> int:
+    if code is None or isinstance(code, int):
+        return code or 0
+    return 1
+
+
+def _end(code: int) -> NoReturn:
     atexit.unregister(_end)
     # User code's handlers, in their order.
     atexit._run_exitfuncs()  # noqa: SLF001 - the interpreter's own way, for which it has no public name

@@ -12,7 +12,7 @@ import logging
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any, Self
+from typing import Any, Self, cast
 
 import zmq
 
@@ -64,7 +64,7 @@ class Link:
             # Helpers that the worker starts have no business here.
             os.set_inheritable(fd, False)
         self.rank = rank
-        self.call = 0
+        self._process = os.getpid()
         self._token = bytes.fromhex(wiring.token)
         self._flag = CancelFlag(wiring.flag_fd)
         self._wants_events = False
@@ -80,6 +80,11 @@ class Link:
         self._segments = Segments.inherited(wiring.segments_fd)
         self._commands.send_multipart(messages.pack(self._token, Message(Kind.HELLO, rank)))
 
+    @property
+    def call(self) -> int:
+        """The call that this rank works on, 0 between calls."""
+        return self._outbox.call
+
     def receive(self) -> Message:
         """Wait for the next command. Main thread only."""
         while True:
@@ -92,29 +97,34 @@ class Link:
         threads and tasks that it left behind go nowhere.
         """
         staged = stage(value)
-        with self._outbox:
+
+        def send() -> None:
             left, given = self._segments.give(staged)
             # Uncopied: the next call starts only after the parent has all of it.
             message = Message(kind, self.rank, self.call, dict(fields or {}), left, given)
             send_frames(self._out, messages.pack(self._token, message))
-            self.call, self._wants_events = 0, False
+            self._wants_events = False
+
+        self._outbox.leave(send)
 
     def send_log(self, level: int, text: str) -> None:
         """Send a log line."""
-        self._outbox.line(Line(level, text))
+        self._outbox.line(Line(int(level), text))
 
     def begin(self, call: int, *, wants_events: bool) -> None:
         """Enter a call: what is sent from now on belongs to it."""
-        with self._outbox:
-            self.call, self._wants_events = call, wants_events
+        self._outbox.enter(call)
+        self._wants_events = wants_events
         _working_for.set(call)
 
     def emit(self, sort: Sort, data: Any, *, image_format: str = "jpeg", as_text: bool = False) -> None:
         """Send an event of the current call, if anybody listens."""
-        if not self._wants_events or _working_for.get(self.call) != self.call:
+        call = _working_for.get(self.call)
+        # A forked copy of this process has the sockets, too, and must leave them alone.
+        if not self._wants_events or call != self.call or os.getpid() != self._process:
             return
         item = Item(sort, stage(wire.encode(data)), image_format, as_text)
-        (self._outbox.progress if sort is Sort.PROGRESS else self._outbox.output)(item)
+        (self._outbox.progress if sort is Sort.PROGRESS else self._outbox.output)(item, call)
 
     def is_cancelled(self) -> bool:
         """Tell whether the parent asked this call to stop; other ranks may see it a moment later."""
@@ -123,11 +133,7 @@ class Link:
     def close(self) -> None:
         """Flush what was sent and disconnect."""
         self._commands.close(linger=0)
-        with self._outbox:
-            # All that was said is on its way.
-            pass
-        self._outbox.close()
-        self._out.close(linger=1000)
+        self._outbox.close(lambda: self._out.close(linger=1000))
         self._context.term()
 
     def _send_batch(self, fields: dict[str, Any], buffers: Sequence[Frame]) -> None:
@@ -136,12 +142,31 @@ class Link:
         self._out.send_multipart(messages.pack(self._token, message))
 
 
+class _NoLock:
+    """Stands where logging wants a lock."""
+
+    def acquire(self) -> None:
+        """Go on."""
+
+    def release(self) -> None:
+        """Go on."""
+
+    __enter__ = acquire
+
+    def __exit__(self, *_: object) -> None:
+        """Go on."""
+
+
 class LinkHandler(logging.Handler):
     """Sends a rank's log records to the parent."""
 
     def __init__(self, link: Link) -> None:
         super().__init__()
         self._link, self._process = link, os.getpid()
+
+    def createLock(self) -> None:  # noqa: N802 - logging's name
+        """Have no lock: the outbox needs none, and one that a destructor's line waits for may never be free."""
+        self.lock = cast("Any", _NoLock())
 
     def emit(self, record: logging.LogRecord) -> None:
         """Send one record. A forked helper of the worker must not touch the socket: its records are not sent."""

@@ -2,17 +2,21 @@
 
 The first of a burst goes at once; what follows shortly after goes together, at the latest a millisecond later. Without
 room in the window an output waits, progress is replaced by newer progress, and log lines are dropped and counted.
-Reports go last, after all that was said before them. Any thread of the rank may use it.
+Reports go last, after all that was said before them. Any thread of the rank may use it, at any moment: a destructor or
+a signal handler may speak in the middle of another's word, which is then finished first.
 """
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import os
 import select
+import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+import traceback
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from worker_node.distributed.batch import Item, Line, Lost
@@ -22,6 +26,7 @@ from worker_node.distributed.window import LOG_BYTES, OUTPUT_BYTES, PROGRESS_BYT
 
 _LINGER_S = 0.001
 _BATCH_ITEMS, _BATCH_BYTES = 128, 2**16
+_MOST_LINES = 10_000
 
 Send = Callable[[dict[str, Any], Sequence[Frame]], None]
 
@@ -30,9 +35,14 @@ class Outbox:
     """One rank's. ``send`` puts a batch on the wire: its fields and the buffers beside them, which it copies."""
 
     def __init__(self, window: SendWindow, send: Send) -> None:
+        self.call = 0
         self._window, self._send = window, send
-        # Reentrant: a destructor that logs may run in the middle of anything.
-        self._changed = threading.Condition(threading.RLock())
+        self._lock = threading.Lock()
+        self._room = threading.Condition(self._lock)
+        self._owner: int | None = None
+        # What was said in the middle of something else, and lines, which may come from anywhere.
+        self._asides: collections.deque[Item] = collections.deque()
+        self._lines: collections.deque[Line] = collections.deque()
         self._items: list[list[Any]] = []
         self._buffers: list[Frame] = []
         self._size_bytes = 0
@@ -44,25 +54,28 @@ class Outbox:
         self._is_awake = self._is_starved = self._is_closed = False
         self._thread: threading.Thread | None = None
 
-    def output(self, item: Item) -> None:
-        """Send an output or an error; wait while the caller is too far behind."""
+    def output(self, item: Item, call: int) -> None:
+        """Send an output or an error of a call; wait while the caller is too far behind. Nothing once it has ended."""
+        if self._is_aside(item):
+            return
         cost = item.cost_bytes
-        with self._changed:
-            self._release()
-            while not self._has_room(cost, OUTPUT_BYTES):
+        with self._held_lock():
+            if call == self.call:
+                self._release()
+            while call == self.call and not self._is_closed and not self._has_room(cost, OUTPUT_BYTES):
                 self._flush()
-                self._waiting += 1
-                self._wake()
-                try:
-                    self._changed.wait()
-                finally:
-                    self._waiting -= 1
-            self._add(item, cost, item.value[1:])
+                self._wait()
+            if call == self.call:
+                self._add(item, cost, item.value[1:])
 
-    def progress(self, item: Item) -> None:
-        """Send progress, or keep it until there is room: the newest replaces what was kept."""
+    def progress(self, item: Item, call: int) -> None:
+        """Send progress of a call, or keep it until there is room: the newest replaces what was kept."""
+        if self._is_aside(item):
+            return
         cost = item.cost_bytes
-        with self._changed:
+        with self._held_lock():
+            if call != self.call:
+                return
             if self._held is None and self._has_room(cost, PROGRESS_BYTES):
                 self._add(item, cost, item.value[1:])
                 return
@@ -72,34 +85,81 @@ class Outbox:
 
     def line(self, line: Line) -> None:
         """Send a log line, or drop it: a log must not slow a worker."""
-        cost = line.cost_bytes
-        with self._changed:
-            if self._lost_lines:
-                self._tell_lost()
-            if not self._lost_lines and self._has_room(cost, LOG_BYTES):
-                self._add(line, cost)
-            else:
-                self._lost_lines += 1
-                self._wake()
+        if len(self._lines) >= _MOST_LINES:
+            self._lost_lines += 1
+            return
+        self._lines.append(line)
+        self._send_lines_if_free()
 
-    def __enter__(self) -> None:
-        """Send all that was said so far; what is sent inside the block comes after it, and nothing in between."""
-        self._changed.acquire()
-        self._release()
-        if self._lost_lines:
-            self._tell_lost()
-        self._flush()
+    def enter(self, call: int) -> None:
+        """Begin a call: only what belongs to it is sent from now on."""
+        with self._held_lock():
+            self._flush()
+            self.call = call
 
-    def __exit__(self, *_: object) -> None:
-        """Let others speak again."""
-        self._changed.release()
+    def leave(self, report: Callable[[], None]) -> None:
+        """Send all that was said so far and then a report, which ends the call: who still waits waits in vain."""
+        with self._held_lock():
+            self._release()
+            self._take_lines()
+            self._flush()
+            report()
+            self.call = 0
+            self._room.notify_all()
 
-    def close(self) -> None:
-        """Have no more deferred; what is to be sent must have been."""
-        self._is_closed = True
+    def close(self, disconnect: Callable[[], None]) -> None:
+        """Send what was said, and nothing any more."""
+        with self._held_lock():
+            self._take_lines()
+            self._flush()
+            self._is_closed = True
+            self._room.notify_all()
+            disconnect()
         os.eventfd_write(self._wake_fd, 1)
         if self._thread is not None:
             self._thread.join()
+
+    @contextlib.contextmanager
+    def _held_lock(self) -> Iterator[None]:
+        self._lock.acquire()
+        self._owner = threading.get_ident()
+        try:
+            yield
+            while self._asides:
+                aside = self._asides.popleft()
+                self._add(aside, aside.cost_bytes, aside.value[1:])
+            self._take_lines()
+        finally:
+            self._owner = None
+            self._lock.release()
+        self._send_lines_if_free()
+
+    def _send_lines_if_free(self) -> None:
+        """Send lines unless somebody is at it, who looks after them before and after going."""
+        while self._lines and self._lock.acquire(blocking=False):
+            self._owner = threading.get_ident()
+            try:
+                self._take_lines()
+            finally:
+                self._owner = None
+                self._lock.release()
+
+    def _is_aside(self, item: Item) -> bool:
+        """Put by what this thread says in the middle of its own word."""
+        if self._owner != threading.get_ident():
+            return False
+        self._asides.append(item)
+        return True
+
+    def _wait(self) -> None:
+        self._waiting += 1
+        self._wake()
+        self._owner = None
+        try:
+            self._room.wait()
+        finally:
+            self._owner = threading.get_ident()
+            self._waiting -= 1
 
     def _has_room(self, cost_bytes: int, limit_bytes: int) -> bool:
         if self._window.has_room(cost_bytes, limit_bytes):
@@ -116,13 +176,25 @@ class Outbox:
             self._held = None
             self._add(held, held.cost_bytes, held.value[1:])
 
-    def _tell_lost(self) -> None:
-        lost = Lost(self._lost_lines)
-        if self._has_room(lost.cost_bytes, LOG_BYTES):
-            self._lost_lines = 0
-            self._add(lost, lost.cost_bytes)
+    def _take_lines(self) -> None:
+        while self._lines or self._lost_lines:
+            lost = Lost(self._lost_lines) if self._lost_lines else None
+            if lost is not None:
+                if not self._has_room(lost.cost_bytes, LOG_BYTES):
+                    self._lost_lines += len(self._lines)
+                    self._lines.clear()
+                    self._wake()
+                    return
+                self._lost_lines = 0
+                self._add(lost, lost.cost_bytes)
+            elif self._has_room((line := self._lines.popleft()).cost_bytes, LOG_BYTES):
+                self._add(line, line.cost_bytes)
+            else:
+                self._lost_lines += 1
 
     def _add(self, item: Item | Line | Lost, cost_bytes: int, buffers: Sequence[Frame] = ()) -> None:
+        if self._is_closed:
+            return
         self._window.charge(cost_bytes)
         self._items.append(item.packed())
         self._buffers += buffers
@@ -145,10 +217,11 @@ class Outbox:
         """Have the thread look after what could not be sent at once."""
         if self._is_awake:
             return
-        self._is_awake = True
         if self._thread is None:
-            self._thread = threading.Thread(target=self._look_after, name="rank-outbox", daemon=True)
-            self._thread.start()
+            thread = threading.Thread(target=self._look_after, name="rank-outbox", daemon=True)
+            thread.start()
+            self._thread = thread
+        self._is_awake = True
         os.eventfd_write(self._wake_fd, 1)
 
     def _look_after(self) -> None:
@@ -157,25 +230,27 @@ class Outbox:
             poll.register(self._wake_fd, select.POLLIN)
         granted.register(self._window.fd, select.POLLIN)
         while not self._is_closed:
-            with self._changed:
+            with self._held_lock():
                 is_starved = self._is_starved = self._held is not None or self._lost_lines > 0 or self._waiting > 0
                 is_lingering = self._is_awake = bool(self._items)
             if is_lingering:
                 time.sleep(_LINGER_S)
             else:
                 (granted if is_starved else woken).poll()
-            with self._changed:
-                self._is_awake = True
-                with contextlib.suppress(BlockingIOError):
-                    os.eventfd_read(self._wake_fd)
-                self._catch_up()
+            try:
+                with self._held_lock():
+                    self._is_awake = True
+                    with contextlib.suppress(BlockingIOError):
+                        os.eventfd_read(self._wake_fd)
+                    self._catch_up()
+            except Exception:  # noqa: BLE001 - without this thread whoever waits for room would wait for ever
+                traceback.print_exc(file=sys.stderr)
 
     def _catch_up(self) -> None:
         self._window.refresh()
         if self._held is not None and self._window.has_room(self._held.cost_bytes, PROGRESS_BYTES):
             self._release()
-        if self._lost_lines:
-            self._tell_lost()
+        self._take_lines()
         self._flush()
         if self._waiting:
-            self._changed.notify_all()
+            self._room.notify_all()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import contextlib
 import logging
 import os
 import subprocess
@@ -18,8 +19,9 @@ from worker_node.distributed.batch import Event, Item, Line, unpacked
 from worker_node.distributed.cancel_flag import CancelFlag
 from worker_node.distributed.channel import Channel
 from worker_node.distributed.environment import rank_environment
-from worker_node.distributed.errors import NotRunning, RankDied, SerializationFailed, SpawnFailed, StartTimeout
+from worker_node.distributed.errors import NotRunning, RankDied, SpawnFailed, StartTimeout
 from worker_node.distributed.events import RankLog, RankState, RankStatus
+from worker_node.distributed.guardian import Guardian
 from worker_node.distributed.hub import Hub
 from worker_node.distributed.launch import Launch
 from worker_node.distributed.media import Frame
@@ -29,6 +31,9 @@ from worker_node.distributed.segments import is_staged
 from worker_node.distributed.start import Start
 
 _log = logging.getLogger("worker_node.distributed")
+
+# Ends of pools that go on though nobody waits for them any more.
+_destroying: set[asyncio.Task[None]] = set()
 
 
 class Listener(Protocol):
@@ -57,6 +62,7 @@ class Pool:
         self._loop = loop
         self.logs_dropped = 0
         self._flag = CancelFlag.create()
+        self._guardian: Guardian | None = None
         self._channels: list[Channel] = []
         try:
             for _ in range(launch.world_size):
@@ -68,6 +74,7 @@ class Pool:
         self._start = Start(launch, self._hub)
         self._ending = False
         self._dead: RankDied | None = None
+        self._spawning: concurrent.futures.Future[None] | None = None
 
     @property
     def dropped(self) -> int:
@@ -77,6 +84,11 @@ class Pool:
     def ranks(self, busy: set[int]) -> tuple[RankStatus, ...]:
         """Describe the ranks, of which ``busy`` work on a call."""
         return tuple(RankStatus(each.rank, each.pid, self._state_of(each, busy)) for each in self.processes)
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether no rank has died."""
+        return self._dead is None
 
     async def start(self, timeout_s: float, *, instead_of: Pool | None = None) -> None:
         """Spawn the ranks and wait until each is ready; they touch no GPU before the pool that they replace is gone.
@@ -95,10 +107,10 @@ class Pool:
                 await self._start.ready
                 self._raise_death()
         except TimeoutError as exc:
-            await self.destroy()
+            await self._destroy_surely()
             raise StartTimeout(timeout_s=timeout_s, missing=self._start.missing) from exc
         except BaseException:
-            await self.destroy()
+            await self._destroy_surely()
             raise
 
     def send_call(self, call: int, value: Sequence[Frame], *, streaming: bool, wants_events: bool) -> None:
@@ -118,7 +130,7 @@ class Pool:
     async def stop(self, timeout_s: float) -> None:
         """Let the ranks run ``teardown`` and exit; kill those that take longer."""
         self._ending = True
-        if self._start.ready.done():
+        if self._start.ready.done() and self.processes:
             self._hub.send(Message(Kind.STOP, 0), range(self._launch.world_size))
             await asyncio.wait([process.ended for process in self.processes], timeout=timeout_s)
         await self.destroy()
@@ -133,6 +145,10 @@ class Pool:
     async def destroy(self) -> None:
         """Kill what is left, wait until the processes are gone and give everything back."""
         self.kill()
+        if self._spawning is not None:
+            # What it has open must not be closed under it, and a process that comes now is killed when it is adopted.
+            with contextlib.suppress(Exception):
+                await asyncio.shield(asyncio.wrap_future(self._spawning))
         for process in self.processes:
             await asyncio.shield(process.ended)
         self._close()
@@ -140,15 +156,26 @@ class Pool:
     def destroy_now(self, timeout_s: float) -> None:
         """Do what ``destroy`` does, for callers that cannot await."""
         self.kill()
+        if self._spawning is not None:
+            concurrent.futures.wait({self._spawning}, timeout_s)
         for process in self.processes:
             process.reap_now(timeout_s)
         self._close()
+
+    async def _destroy_surely(self) -> None:
+        """Destroy, to the end even if whoever waits for it is cancelled again."""
+        destroying = asyncio.ensure_future(self.destroy())
+        _destroying.add(destroying)
+        destroying.add_done_callback(_destroying.discard)
+        await asyncio.shield(destroying)
 
     def _close(self) -> None:
         self._hub.close()
         self._close_channels()
 
     def _close_channels(self) -> None:
+        if self._guardian is not None:
+            self._guardian.close()
         self._flag.close()
         for channel in self._channels:
             channel.close()
@@ -157,6 +184,7 @@ class Pool:
         launch = self._launch
 
         def spawn_all() -> None:
+            self._guardian = Guardian()
             for rank in range(launch.world_size):
                 if self._ending:
                     return
@@ -173,6 +201,9 @@ class Pool:
                     popen = RankProcess.spawn(rank, env=env, cwd=launch.cwd, pass_fds=wiring.fds)
                 finally:
                     self._channels[rank].handed_over()
+                if self._loop.is_closed():
+                    popen.kill()
+                    return
                 self._loop.call_soon_threadsafe(adopt, rank, popen)
 
         def adopt(rank: int, popen: subprocess.Popen[bytes]) -> None:
@@ -183,17 +214,15 @@ class Pool:
                 popen.wait()
                 self._start.give_up(SpawnFailed(f"rank {rank} cannot be watched: {exc}"))
                 return
-            process.ended.add_done_callback(lambda ended: self._on_end(process, ended.result()))
             self.processes.append(process)
+            process.ended.add_done_callback(lambda ended: self._on_end(process, ended.result()))
+            if self._ending:
+                process.kill()
+            elif self._guardian is not None:
+                self._guardian.watch(process.pid)
 
-        # Shielded: a process that is being spawned must be adopted, or nobody would end it.
-        spawning = self._loop.run_in_executor(self._spawner, spawn_all)
-        try:
-            await asyncio.shield(spawning)
-        except asyncio.CancelledError:
-            self._ending = True
-            await spawning
-            raise
+        self._spawning = self._spawner.submit(spawn_all)
+        await asyncio.shield(asyncio.wrap_future(self._spawning))
 
     def _state_of(self, process: RankProcess, busy: set[int]) -> RankState:
         if process.ended.done():
@@ -209,12 +238,15 @@ class Pool:
 
     def _on_message(self, message: Message) -> None:
         try:
-            message = self._channels[message.rank].incoming(message)
-        except SerializationFailed:
-            # Neither this message nor its call can ever be whole: let the call end as one whose rank is gone.
-            _log.exception("a message of rank %d did not arrive whole", message.rank)
-            self.processes[message.rank].kill()
-            return
+            self._take(self._channels[message.rank].incoming(message))
+        except Exception as exc:  # noqa: BLE001 - whatever it is, somebody waits for what was in it
+            # What hangs on this message can never be whole: let it end as if the rank were gone.
+            _log.exception("a message of rank %d could not be taken", message.rank)
+            self._start.give_up(SpawnFailed(f"a message of rank {message.rank} could not be taken: {exc}"))
+            if message.rank < len(self.processes):
+                self.processes[message.rank].kill()
+
+    def _take(self, message: Message) -> None:
         if message.kind is Kind.BATCH:
             self._on_batch(message)
         elif message.call:
@@ -224,7 +256,9 @@ class Pool:
 
     def _on_batch(self, message: Message) -> None:
         rank, window = message.rank, self._channels[message.rank].window
-        for item in unpacked(message):
+        items = list(unpacked(message))
+        window.received(sum(item.cost_bytes for item in items))
+        for item in items:
             if isinstance(item, Item):
                 self._listener.on_event(message.call, Event(rank, item, window))
                 continue
@@ -235,7 +269,6 @@ class Pool:
                 log = RankLog(rank, logging.WARNING, f"{item.lines} log lines were dropped: nobody read fast enough")
             self._listener.on_log(log)
             window.taken(item.cost_bytes)
-        window.grant()
 
     def _on_line(self, rank: int, stream: str, text: str) -> None:
         self._listener.on_log(RankLog(rank, logging.WARNING if stream == "stderr" else logging.INFO, text))

@@ -76,6 +76,8 @@ class RankProcess:
         # What the rank started ends with it. Before the wait: until then its number cannot be another's.
         self._kill_group()
         exit_code = self._popen.wait()
+        if self._loop.is_closed():
+            return
         self._loop.remove_reader(self._pidfd)
         os.close(self._pidfd)
         for name, pipe in self._pipes():

@@ -22,7 +22,7 @@ from typing import Any
 from worker_node.distributed import environment, wire
 from worker_node.distributed.collector import spare_imports
 from worker_node.distributed.errors import CallCancelled, SerializationFailed
-from worker_node.distributed.leaving import quick_exit
+from worker_node.distributed.leaving import leave_now, quick_exit
 from worker_node.distributed.link import Link, LinkHandler, Wiring
 from worker_node.distributed.messages import Kind, Message
 from worker_node.distributed.worker import DistributedWorker
@@ -42,7 +42,9 @@ def main() -> None:
     _log_to(link)
     try:
         worker = _set_up(link, launch)
-    except Exception as exc:  # noqa: BLE001 - user code may raise anything, and all of it belongs to the parent
+    except SystemExit as exc:
+        leave_now(exc.code)
+    except BaseException as exc:  # noqa: BLE001 - user code may raise anything, and all of it belongs to the parent
         link.report(Kind.SETUP_FAILED, _describe(exc))
         # The parent ends all ranks now. Leaving by ourselves would look like a crash.
         while link.receive().kind is Kind.JOIN:
@@ -134,7 +136,9 @@ def _serve_next(worker: DistributedWorker, link: Link, *, takes_streaming: bool)
             value = wire.encode(result)
     except CallCancelled:
         kind = Kind.CANCELLED
-    except Exception as exc:  # noqa: BLE001 - user code may raise anything, and all of it belongs to the caller
+    except SystemExit as exc:
+        leave_now(exc.code)
+    except BaseException as exc:  # noqa: BLE001 - user code may raise anything, and all of it belongs to the caller
         kind, fields = Kind.FAILED, _describe(exc)
     link.report(kind, {**fields, "steps": group.steps()}, value)
     return True
@@ -146,7 +150,7 @@ def _takes_streaming(worker_cls: type[DistributedWorker]) -> bool:
     return any(each.name == "streaming" or each.kind is each.VAR_KEYWORD for each in parameters)
 
 
-def _describe(exc: Exception) -> dict[str, Any]:
+def _describe(exc: BaseException) -> dict[str, Any]:
     described: dict[str, Any] = {"type_name": type(exc).__qualname__}
     try:
         described["message"] = str(exc)

@@ -11,6 +11,7 @@ import contextlib
 import dataclasses
 import functools
 import inspect
+import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from types import MappingProxyType, TracebackType
 from typing import Any, Self
@@ -20,6 +21,7 @@ from worker_node.distributed.calls import Call
 from worker_node.distributed.dispatch import Dispatcher
 from worker_node.distributed.errors import AlreadyRunning, CallTimeout, NotRunning, RunnerError
 from worker_node.distributed.events import RankEvent, RankLog, RunnerState, RunnerStatus
+from worker_node.distributed.hooks import Hooks
 from worker_node.distributed.keepalive import KeepAlive
 from worker_node.distributed.launch import Launch
 from worker_node.distributed.references import reference
@@ -41,7 +43,7 @@ class DistributedRunner:
         world_size: how many ranks; one GPU each where there are GPUs.
         master_addr: where rank 0 listens for the others.
         master_port: its port; None lets the system choose a free one.
-        worker_addr, worker_port: taken from code written for fal and not used.
+        worker_addr, worker_port, set_device: taken from code written for fal and not used.
         timeout: seconds; how long a collective may hang, and the limit of calls that name none.
         keepalive_payload: what a keepalive call sends.
         keepalive_interval: seconds of idleness before a keepalive call; None for never.
@@ -67,7 +69,8 @@ class DistributedRunner:
         timeout: float = 86400,
         keepalive_payload: Mapping[str, Any] = _NOTHING,
         keepalive_interval: float | None = None,
-        cwd: str | None = None,
+        cwd: str | os.PathLike[str] | None = None,
+        set_device: Any = None,  # noqa: ARG002 - likewise, and out of use there
         *,
         devices: Sequence[int | str] | None = None,
         env: Mapping[str, str] | None = None,
@@ -93,7 +96,7 @@ class DistributedRunner:
             master_port=master_port,
             group_timeout_s=timeout,
             devices=devices,
-            cwd=cwd,
+            cwd=None if cwd is None else os.fspath(cwd),
             env=dict(env or {}),
         )
         self._dispatcher = Dispatcher(
@@ -101,9 +104,8 @@ class DistributedRunner:
             grace_s=grace_s,
             max_waiting=max_waiting,
             rebuild_attempts=rebuild_attempts,
-            on_log=on_log,
+            hooks=Hooks(on_log, on_change),
             on_idle=self._on_idle,
-            on_change=on_change,
         )
 
     async def start(self, timeout: float = 1800, **setup_kwargs: Any) -> None:
@@ -168,7 +170,7 @@ class DistributedRunner:
 
         Raises as ``call`` does. ``timeout`` None is no limit; ``streaming_timeout`` bounds the silence between two
         events. With ``as_text_events`` yields bytes of Server-Sent Events: ``progress``, ``error`` and at the end
-        ``result``. Leaving the loop cancels the call.
+        ``result``, or an ``error`` with its ``code`` before it raises. Leaving the loop cancels the call.
         """
         image_format = image_format_named(payload.get("image_format", "jpeg")) if as_text_events else ""
         call = await self._dispatcher.begin(payload, streaming=True, wants_events=True, timeout_s=timeout)

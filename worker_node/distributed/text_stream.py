@@ -10,6 +10,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable
 
 from worker_node.distributed import wire
 from worker_node.distributed.calls import Call
+from worker_node.distributed.errors import RankError, RemoteError, RunnerError
 from worker_node.distributed.events import RankEvent
 from worker_node.distributed.text_events import comment, text_event
 
@@ -33,7 +34,20 @@ async def texts(
             # Pictures take long to encode, and the loop has others to serve.
             yield await asyncio.to_thread(text_event, number, name, event.data, image_format=event.image_format)
             following = asyncio.ensure_future(next_event())
+        result = wire.decode(call.outcome.result())
+        yield await asyncio.to_thread(text_event, number + 1, "result", result, image_format=image_format)
+    except RunnerError as exc:
+        # Whoever reads this may know no other language than that of its events.
+        yield text_event(number + 1, "error", _told(exc))
+        raise
     finally:
         following.cancel()
-    result = wire.decode(call.outcome.result())
-    yield await asyncio.to_thread(text_event, number + 1, "result", result, image_format=image_format)
+
+
+def _told(error: RunnerError) -> dict[str, str | int]:
+    said: dict[str, str | int] = {"error": str(error), "error_type": type(error).__name__, "code": error.code}
+    if isinstance(error, RemoteError):
+        said |= {"error": error.message, "error_type": error.type_name}
+    if isinstance(error, RankError):
+        said["rank"] = error.rank
+    return said

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
-import contextlib
 import logging
 from collections.abc import Callable
 
@@ -61,11 +60,12 @@ class Warmth:
         self.state = RunnerState.STARTING
         # The kernel ends a rank with the thread that spawned it, so that thread has to live as long as the runner.
         self._spawner = concurrent.futures.ThreadPoolExecutor(1, "rank-spawner")
-        self._ready = asyncio.get_running_loop().create_future()
+        mine = self._ready = asyncio.get_running_loop().create_future()
         try:
             await self._make()
         except BaseException:
-            self._forget()
+            if self._ready is mine:
+                self._forget()
             raise
 
     async def warm_pool(self) -> Pool:
@@ -101,14 +101,12 @@ class Warmth:
         self._misfortunes, self._failures, self._reasons = 0, 0, []
 
     async def stop(self, timeout_s: float) -> None:
-        """End the pool, or its making."""
+        """End the pool, or its making, in an orderly way; ``terminate`` then ends what is left."""
         if self._rebuilding is not None:
             self._rebuilding.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._rebuilding
+            await asyncio.wait({self._rebuilding})
         if self.pool is not None:
             await self.pool.stop(timeout_s)
-        self._forget()
 
     def terminate(self, timeout_s: float) -> None:
         """End the pool at once, for callers that cannot await."""
@@ -120,21 +118,26 @@ class Warmth:
         self._forget()
 
     async def _make(self, instead_of: Pool | None = None) -> None:
-        if self._launch is None or self._ready is None or self._spawner is None:
+        ready, launch, spawner = self._ready, self._launch, self._spawner
+        if launch is None or ready is None or spawner is None:
             raise NotRunning("the runner was stopped")
-        if instead_of is not None and self._launch.master_port is not None:
+        if instead_of is not None and launch.master_port is not None:
             # Two generations cannot listen on one port.
             await instead_of.destroy()
         try:
-            self.pool = Pool(self._launch, self._listener, self._spawner)
-            await self.pool.start(self._timeout_s, instead_of=instead_of)
+            pool = self.pool = Pool(launch, self._listener, spawner)
+            await pool.start(self._timeout_s, instead_of=instead_of)
         except RunnerError:
             raise
         except Exception as exc:
             # No process, no descriptor, no space, no thread: each has a type of its own, and all may pass.
             raise SpawnFailed(f"the ranks could not be started: {type(exc).__name__}: {exc}") from exc
+        if self._ready is not ready:
+            # Stopped in the last moment, and perhaps started again: these ranks are nobody's.
+            await pool.destroy()
+            raise NotRunning("the runner was stopped")
         self.state = RunnerState.WARM
-        self._ready.set_result(self.pool)
+        ready.set_result(pool)
 
     async def _rebuild(self, lost: Pool) -> None:
         try:

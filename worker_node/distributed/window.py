@@ -46,19 +46,19 @@ class ReceiveWindow:
 
     def __init__(self) -> None:
         self.fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
-        self._taken_bytes = 0
+        self._here_bytes = self._taken_bytes = 0
+
+    def received(self, size_bytes: int) -> None:
+        """Note that so much has come."""
+        self._here_bytes += size_bytes
 
     def taken(self, size_bytes: int) -> None:
-        """Note that so much of what the rank sent is out of the way."""
+        """Note that so much of what came is out of the way; tell the rank now and then, and when nothing is left."""
+        self._here_bytes -= size_bytes
         self._taken_bytes += size_bytes
-        if self._taken_bytes >= WINDOW_BYTES // 32:
-            self.grant()
-
-    def grant(self) -> None:
-        """Tell the rank what was taken."""
-        if self._taken_bytes and self.fd >= 0:
+        if (self._taken_bytes >= WINDOW_BYTES // 32 or self._here_bytes <= 0) and self.fd >= 0:
             os.eventfd_write(self.fd, self._taken_bytes)
-        self._taken_bytes = 0
+            self._taken_bytes = 0
 
     def close(self) -> None:
         """Give the counter back."""

@@ -86,7 +86,7 @@ class DistributedWorker:
             InvalidImageFormat: it is none of jpeg, png and webp.
             SerializationFailed: a part of ``result`` has no form on the wire.
         """
-        self._emit(Sort.OUTPUT, result, image_format=image_format, as_text=as_text_event)
+        self._emit(Sort.OUTPUT, result, image_format=image_format, as_text=bool(as_text_event))
 
     def add_progress(self, data: Any, image_format: str = "jpeg") -> None:
         """Send progress, of which only the newest matters: while the caller is behind, the next replaces it.
