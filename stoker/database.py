@@ -16,10 +16,13 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 
 from stoker.errors import ConfigurationError
 
-# A forgotten transaction would keep old row versions alive and slow every heartbeat (13 ms in place of 0.5).
+# A forgotten transaction would keep old row versions alive and slow every heartbeat (13 ms in place of 0.5). One of a
+# process that stands still holds its locks: the app's, or that of a lease which somebody waits to take back. Only
+# transaction_timeout sees it there: between the statements of a pipeline a session does not count as idle.
 SESSION = {
     "timezone": "UTC",
-    "idle_in_transaction_session_timeout": "30s",
+    "idle_in_transaction_session_timeout": "10s",
+    "transaction_timeout": "12s",
     "statement_timeout": "30s",
     "lock_timeout": "10s",
 }

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from uuid import uuid4
 
 import psycopg
 import pytest
 
 from stoker import job_queries, jobs, nodes
+from stoker.database import transaction
 from stoker.errors import LeaseLost
 from stoker.events import EventKind
 from stoker.states import JobState
@@ -187,6 +189,26 @@ async def test_a_lease_past_its_end_that_nobody_took_can_be_renewed(world: World
 
     assert (await node.renew(claim)).lost == frozenset()
     assert await jobs.reap(world.db) == []
+
+
+async def test_a_node_that_froze_in_the_middle_of_a_heartbeat_does_not_keep_its_leases(world: World) -> None:
+    node = await world.node()
+    job = await world.submit()
+    await node.take()
+    await world.set_clock(15.001)
+
+    async def reap_beside_a_frozen_session() -> None:
+        async with transaction(world.db) as frozen:
+            await (await frozen.execute("SELECT FROM job_leases FOR UPDATE")).fetchall()
+            for _ in range(2):  # the first gives up waiting for the lock, as the control loop's would
+                with contextlib.suppress(psycopg.errors.LockNotAvailable):
+                    moved.extend(await jobs.reap(world.db))
+
+    moved: list[jobs.Moved] = []
+    with pytest.raises(psycopg.OperationalError, match=r"transaction timeout|closed"):
+        await reap_beside_a_frozen_session()
+
+    assert [(one.job_id, one.state) for one in moved] == [(job.job_id, JobState.QUEUED)]
 
 
 async def test_a_restarted_node_gives_back_at_once_what_its_former_boot_held(world: World) -> None:

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from stoker import jobs
 from stoker.local.engines import Engines
 from stoker.states import JobState
 from stoker.storage import Storage
 from tests.integration.node.conftest import QUICK
 from tests.support.databases import fresh_database
-from tests.support.nodes import PATIENCE_S, Desk, running_node
+from tests.support.nodes import PATIENCE_S, Desk, NodeProcess, eventually, running_node
 from worker_node.registration import take_identity
 
 pytestmark = pytest.mark.anyio
@@ -55,6 +58,37 @@ async def test_a_killed_node_does_its_job_again_at_once_when_it_is_back(
     assert [output.attempt for output in job.outputs] == [2]
     assert await storage.size_of(f"{job.tenant_id}/{job.id}/2/0-waited.txt") == len("waited")
     assert await storage.size_of(f"{job.tenant_id}/{job.id}/1/0-waited.txt") is None
+
+
+async def test_a_node_that_stood_still_past_its_lease_adds_nothing_when_it_goes_on(
+    engines: Engines, database_url: str, desk: Desk, storage: Storage, tmp_path: Path
+) -> None:
+    """Its app went on meanwhile and has a result for it."""
+    end, short = tmp_path / "end", {"STOKER_LEASE_S": "3", "STOKER_HEARTBEAT_S": "0.3"}
+
+    async def reaped() -> bool | None:
+        return bool(await jobs.reap(desk.db)) or None
+
+    with running_node(engines, database_url, tmp_path / "sleeper", APPS, **short) as sleeper:
+        job_id = await desk.submit("tests/echo", "/wait", wait_for=str(end), last_words="said by somebody")
+        await desk.says(job_id, "waiting")
+        os.kill(sleeper.pid, signal.SIGSTOP)
+        await eventually(reaped, lambda: "the lease to run out")
+        end.touch()
+        with running_node(engines, database_url, tmp_path / "awake", APPS, **QUICK):
+            job = await desk.final(job_id)
+        events, usage = await desk.events(job_id), await _usage(desk)
+
+        os.kill(sleeper.pid, signal.SIGCONT)
+        await eventually(lambda: _logged(sleeper, "attempt_discarded"), lambda: sleeper.log)
+        sleeper.terminate()
+
+    assert [attempt.outcome for attempt in job.attempts] == ["lease_lost", "succeeded"]
+    assert replace(await desk.get(job_id), served=job.served) == job
+    assert (await desk.events(job_id), await _usage(desk)) == (events, usage)
+    assert usage == [(2, "succeeded")]
+    assert await storage.size_of(f"{job.tenant_id}/{job.id}/1/0-waited.txt") is None
+    assert await storage.size_of(f"{job.tenant_id}/{job.id}/2/0-waited.txt") == len("waited")
 
 
 async def test_a_draining_node_finishes_what_it_can_takes_nothing_more_and_gives_the_rest_back(
@@ -109,6 +143,16 @@ def test_two_processes_cannot_be_the_same_node(engines: Engines, database_url: s
 
     assert done.returncode == 2
     assert "another process is node 'taken'" in done.stderr
+
+
+async def _logged(node: NodeProcess, words: str) -> bool | None:
+    return words in node.log or None
+
+
+async def _usage(desk: Desk) -> list[tuple[int, str]]:
+    async with desk.db.connect() as connection:
+        rows = await connection.exec_driver_sql("SELECT attempt, outcome FROM usage_records ORDER BY attempt")
+        return [(row.attempt, row.outcome) for row in rows]
 
 
 def _start(engines: Engines, data_dir: Path, database_url: str, *arguments: str) -> subprocess.CompletedProcess[str]:
