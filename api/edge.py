@@ -65,27 +65,38 @@ class Edge:
             except Exception as error:
                 # The one place where any exception may end: a caller always gets an answer with the request's id.
                 if status:
-                    logger.exception("response_broken", path=_path(scope))
+                    logger.exception("response_broken", path=_path(scope), **_names(scope))
                     raise
                 await problem(_unexpected(error, scope), request_id)(scope, receive, send_on)
             finally:
                 self._metrics.requests.labels(scope["method"], _route(scope), str(status)).inc()
                 if scope["path"] not in QUIET:
                     taken = round((time.perf_counter() - began) * 1000, 1)
-                    logger.info("request", method=scope["method"], path=_path(scope), status=status, duration_ms=taken)
+                    names = _names(scope)
+                    logger.info(
+                        "request", method=scope["method"], path=_path(scope), status=status, duration_ms=taken, **names
+                    )
 
 
 def _unexpected(error: Exception, scope: Scope) -> StokerError:
     if is_passing(error):
-        logger.warning("postgres_lost", path=_path(scope), reason=str(error)[:200], next="answered 503")
+        logger.warning(
+            "postgres_lost", path=_path(scope), reason=str(error)[:200], next="answered 503", **_names(scope)
+        )
         return Unavailable("Postgres cannot be reached, or is too busy")
-    logger.error("unexpected_error", path=_path(scope), exc_info=error)
+    logger.error("unexpected_error", path=_path(scope), exc_info=error, **_names(scope))
     return StokerError("an unexpected error; the log has it under this request id")
 
 
 def _route(scope: Scope) -> str:
     """The route's pattern: a label with ids in it would grow without bound."""
     return getattr(scope.get("route"), "path", "") or "none"
+
+
+def _names(scope: Scope) -> dict[str, str]:
+    """The job that the path names."""
+    job_id = scope.get("path_params", {}).get("job_id")
+    return {} if job_id is None else {"job_id": str(job_id)}
 
 
 def _path(scope: Scope) -> str:

@@ -126,7 +126,8 @@ class JobStream:
             except Exception as error:
                 if not is_passing(error):
                     raise
-                logger.warning("stream_waits_for_postgres", job_id=str(self._job.id), reason=str(error)[:200])
+                names = {"job_id": str(self._job.id), "attempt": self._attempt}
+                logger.warning("stream_waits_for_postgres", reason=str(error)[:200], **names)
                 asyncio.get_running_loop().call_later(self._here.settings.look_s, feed.look)
                 return
             for row, chunk in zip(rows, chunks, strict=True):

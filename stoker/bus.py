@@ -72,7 +72,14 @@ class Bus:
         """
         message = orjson.dumps({"event": to_json(event)})
         if event.kind is EventKind.PREVIEW and len(message) > MAX_PREVIEW_BYTES:
-            logger.warning("preview_dropped", job_id=str(job_id), size_bytes=len(message), limit=MAX_PREVIEW_BYTES)
+            logger.warning(
+                "preview_dropped",
+                job_id=str(job_id),
+                attempt=event.id.attempt,
+                rank=event.data.get("rank"),
+                size_bytes=len(message),
+                limit=MAX_PREVIEW_BYTES,
+            )
             return False
 
         async def send() -> bool:

@@ -235,9 +235,19 @@ class CancelResult:
 
 @dataclass(frozen=True)
 class Moved:
-    """A job that was moved by no caller of its own. ``queue`` is the app (owner/alias) to ring if it waits again."""
+    """A job that was moved by no caller of its own. ``queue`` is the app (owner/alias) to ring if it waits again.
+
+    ``attempt`` is the one that ended by it; None for a job that waited.
+    """
 
     job_id: UUID
     state: JobState
     seq: int
     queue: str
+    attempt: int | None = None
+
+    @property
+    def names(self) -> dict[str, str | int]:
+        """What log lines about this move carry."""
+        attempt = {} if self.attempt is None else {"attempt": self.attempt}
+        return {"job_id": str(self.job_id), "state": self.state.value, **attempt}

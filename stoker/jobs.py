@@ -351,7 +351,11 @@ async def _claim_or_leave_it(tx: Connection, request: ClaimRequest) -> Claim | N
 async def _leave_running(tx: Connection, leaving: Sequence[Exit]) -> list[Moved]:
     left = await sql.rows(tx, "leave_running", {"exits": as_possible(leaving)})
     await lanes.wake(tx, [row for row in left if row["state"] == JobState.QUEUED])
-    return [Moved(row["job_id"], JobState(row["state"]), row["seq"], row["queue"]) for row in left]
+    attempts = {leave["job_id"]: leave["attempt"] for leave in leaving}
+    return [
+        Moved(row["job_id"], JobState(row["state"]), row["seq"], row["queue"], attempts[str(row["job_id"])])
+        for row in left
+    ]
 
 
 async def _leave_waiting(

@@ -10,6 +10,7 @@ import logging
 import re
 import sys
 from collections.abc import MutableMapping
+from contextlib import AbstractContextManager
 from typing import Any, Literal
 
 import structlog
@@ -23,6 +24,16 @@ def get(name: str) -> structlog.stdlib.BoundLogger:
     """The logger of a module."""
     logger: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(name)
     return logger
+
+
+def about(**names: str | int) -> AbstractContextManager[None]:
+    """Have each line of this task, and of the tasks begun in the context, carry ``names``: whose work it is."""
+    return structlog.contextvars.bound_contextvars(**names)
+
+
+def note(**names: str | int) -> None:
+    """Have the rest of this task's lines carry ``names`` that were not known when it began."""
+    structlog.contextvars.bind_contextvars(**names)
 
 
 def configure(log_format: Literal["auto", "json", "text"], *, service: str, level: int = logging.INFO) -> None:

@@ -144,7 +144,8 @@ class Executor:
         """
         is_storing = False
         try:
-            ran = await run(self._host, self._engines, attempt, folder=self._folder(attempt))
+            with log.about(**attempt.names):
+                ran = await run(self._host, self._engines, attempt, folder=self._folder(attempt))
             if not ran.has_files:
                 return await self._finish_and_claim(seat, attempt, ran)
             await self._stored(seat)  # so that the seat never holds a third lease
@@ -163,9 +164,10 @@ class Executor:
     async def _finish_and_claim(self, seat: Seat, attempt: Attempt, ran: Ran) -> Attempt | None:
         together = not seat.is_storing and self._can_take(seat)
         asked_at = asyncio.get_running_loop().time()
-        outcome = await outcome_of(self._engines, attempt, ran)
-        then = self._request([seat]) if together else None
-        finished = await finish(self._engines, attempt, outcome, ran.usage, then=then)
+        with log.about(**attempt.names):
+            outcome = await outcome_of(self._engines, attempt, ran)
+            then = self._request([seat]) if together else None
+            finished = await finish(self._engines, attempt, outcome, ran.usage, then=then)
         self._forget(attempt)
         if finished is not None and finished.next is not None:
             return self._begin(finished.next, asked_at)
@@ -173,8 +175,9 @@ class Executor:
 
     async def _store_and_finish(self, attempt: Attempt, ran: Ran) -> None:
         try:
-            outcome = await outcome_of(self._engines, attempt, ran)
-            await finish(self._engines, attempt, outcome, ran.usage)
+            with log.about(**attempt.names):
+                outcome = await outcome_of(self._engines, attempt, ran)
+                await finish(self._engines, attempt, outcome, ran.usage)
         except Exception:
             logger.exception("result_not_recorded", next="its lease runs out, the job is retried", **attempt.names)
         finally:

@@ -97,7 +97,7 @@ class Heartbeat:
             self._note_missed(error)
             return
         for job in moved:
-            logger.warning("claim_lost", job_id=str(job.job_id), state=str(job.state))
+            logger.warning("claim_lost", **job.names)
 
     def _note_missed(self, error: Exception) -> None:
         if self._missed is not None:

@@ -168,7 +168,9 @@ class AppHost:
             return
         self.spec.spool.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._refusal, self._was_killed, self._spawned_at = None, False, time.monotonic()
-        process = self._process = HostProcess(self.spec.import_string, self._env, self._receive, self._ended)
+        process = self._process = HostProcess(
+            self.spec.import_string, self._env, self._receive, self._ended, self._at_work
+        )
         devices = None if self.spec.devices is None else list(self.spec.devices)
         spool = str(self.spec.spool.resolve())
         self._send(protocol.Load(self.spec.import_string, self.spec.world_size, devices, spool))
@@ -187,6 +189,11 @@ class AppHost:
     def _send(self, message: Message) -> None:
         if self._process is not None:
             self._process.send(message)
+
+    def _at_work(self) -> dict[str, object]:
+        """The job in work, for log lines; with several no line is any one's."""
+        calls = [pending.call.names for pending in self._pending.values()]
+        return {**calls[0]} if len(calls) == 1 else {"jobs": [each["job_id"] for each in calls]} if calls else {}
 
     def _kill(self) -> None:
         """End the child because of us, which is no failure of its own."""

@@ -99,14 +99,14 @@ class PendingCall:
     def _end(self) -> None:
         if self.outcome.done():
             return
-        logger.warning("cancel_was_not_heard", job_id=str(self.call.job_id), then="the app's process is killed")
+        logger.warning("cancel_was_not_heard", then="the app's process is killed", **self.call.names)
         self._kill()
 
     def _take_event(self, event: HostEvent) -> None:
         try:
             self.call.on_event(event)
         except Exception:
-            logger.exception("event_was_not_taken", job_id=str(self.call.job_id), kind=event.kind.value)
+            logger.exception("event_was_not_taken", kind=event.kind.value, rank=event.rank, **self.call.names)
 
     async def _fetch(self, number: int, url: str) -> None:
         try:

@@ -10,6 +10,7 @@ import asyncio
 import collections
 import contextlib
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -27,15 +28,26 @@ OUTPUT_BYTES_A_SECOND = 2**18
 LAST_WORDS_S = 0.5
 LONGEST_LINE = 4000
 KEPT_LINES = 30
+RANK = re.compile(r"(?:[A-Z]+ [\w.]+: )?\[rank (\d+)\] ")
+"""How the app host marks what a rank has said."""
 _CHUNK_BYTES = 2**16
 
 
 class HostProcess(asyncio.Protocol):
-    """One child. ``on_end`` is called once, with the exit code (negative: a signal), after its last message."""
+    """One child. ``on_end`` is called once, with the exit code (negative: a signal), after its last message.
+
+    ``names`` says whose work a line is that the child prints now.
+    """
 
     def __init__(
-        self, name: str, env: Mapping[str, str], on_message: Callable[[Message], None], on_end: Callable[[int], None]
+        self,
+        name: str,
+        env: Mapping[str, str],
+        on_message: Callable[[Message], None],
+        on_end: Callable[[int], None],
+        names: Callable[[], Mapping[str, object]],
     ) -> None:
+        self._names = names
         self.last_lines: collections.deque[str] = collections.deque(maxlen=KEPT_LINES)
         self._name, self._on_message, self._on_end = name, on_message, on_end
         self._loop = asyncio.get_running_loop()
@@ -168,7 +180,8 @@ class HostProcess(asyncio.Protocol):
         text = line[:LONGEST_LINE].decode(errors="replace").rstrip()
         if text:
             self.last_lines.append(text)
-            logger.info("app_output", app=self._name, pid=self.pid, line=text)
+            rank = {"rank": int(found[1])} if (found := RANK.match(text)) else {}
+            logger.info("app_output", app=self._name, pid=self.pid, line=text, **rank, **self._names())
 
 
 def _end(popen: subprocess.Popen[bytes]) -> None:

@@ -66,6 +66,11 @@ class HostCall:
     on_event: Callable[[HostEvent], None]
     fetch: Callable[[str], Awaitable[Path]]
 
+    @property
+    def names(self) -> dict[str, str | int]:
+        """What log lines about this call carry."""
+        return {"job_id": str(self.job_id), "attempt": self.attempt}
+
 
 @dataclass(frozen=True)
 class LocalFile:

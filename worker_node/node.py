@@ -84,7 +84,7 @@ class Node:
             for moved in await jobs.release_former_boots(
                 self._engines.db, self.identity.node_id, self.identity.boot_id
             ):
-                logger.info("job_taken_back", job_id=str(moved.job_id), state=str(moved.state))
+                logger.info("job_taken_back", **moved.names)
                 self._engines.metrics.counts.ended(moved.queue, moved.state, NodeLost.code)
                 self._engines.tell(moved.job_id, moved.seq)
                 self._engines.doorbell.ring(moved.queue)

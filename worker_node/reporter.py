@@ -128,7 +128,7 @@ class Reporter:
         try:
             is_sent = await self._bus.progress(self._attempt.claim.job_id, numbered)
         except orjson.JSONEncodeError as error:  # an integer beyond 64 bits, half of a surrogate pair
-            logger.warning("progress_dropped", error=str(error), **self._attempt.names)
+            logger.warning("progress_dropped", error=str(error), rank=event.rank, **self._attempt.names)
         (self._metrics.published if is_sent else self._metrics.dropped).labels(event.kind.value).inc()
 
     def _add_line(self, event: HostEvent) -> None:

@@ -123,7 +123,7 @@ class Deliverer:
             # One that could not be recorded is tried again in a minute; it must not hide how the others ended.
             for row, end in zip(due, ends, strict=True):
                 if isinstance(end, BaseException):
-                    logger.error("delivery_failed", delivery_id=str(row["id"]), exc_info=end)
+                    logger.error("delivery_failed", job_id=str(row["job_id"]), delivery_id=str(row["id"]), exc_info=end)
 
     async def close(self) -> None:
         await self._client.aclose()
@@ -135,7 +135,7 @@ class Deliverer:
             answer = await self._try(row, key)
         except Exception as error:
             # Whatever it was: a try without a record has no back-off and no last one.
-            logger.exception("delivery_failed", delivery_id=str(delivery_id))
+            logger.exception("delivery_failed", job_id=str(row["job_id"]), delivery_id=str(delivery_id))
             answer = Answer(None, _as_text(f"{type(error).__name__}: {error}"))
         pause_s = None if answer.is_hopeless else pause_after(row["attempts"], random.random())  # noqa: S311 - not a secret
         state = "delivered" if answer.is_delivered else "failed" if pause_s is None else "pending"
@@ -157,7 +157,7 @@ class Deliverer:
             "webhook_tried",
             job_id=str(row["job_id"]),
             delivery_id=str(delivery_id),
-            attempt=row["attempts"],
+            tries=row["attempts"],
             state=state,
             status=answer.status,
             error=answer.error,

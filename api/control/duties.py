@@ -138,7 +138,7 @@ class Control:
 
     async def _tell(self, moved: Iterable[Moved], event: str) -> None:
         for job in moved:
-            logger.info(event, job_id=str(job.job_id), state=job.state.value)
+            logger.info(event, **job.names)
             self.metrics.counts.ended(job.queue, job.state, NodeLost.code)
             await self.bus.wake(job.job_id, job.seq)
             if job.state is JobState.QUEUED:

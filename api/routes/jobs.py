@@ -16,7 +16,7 @@ from api.auth import Reader, Submitter
 from api.bodies import THREAD_BYTES, JsonRoute, NewJobBody
 from api.connections import BaseUrl, Connections, Here
 from api.job_json import job_json, summary_json
-from stoker import apps, job_queries, jobs
+from stoker import apps, job_queries, jobs, log
 from stoker.apps import AppVersion
 from stoker.errors import Forbidden, InvalidFile, InvalidInput
 from stoker.fetch import check_link
@@ -117,6 +117,7 @@ async def _accepted(
         here.doorbell.ring(submitted.queue)
     if not submitted.created:
         response.headers["idempotency-replayed"] = "true"
+    log.note(job_id=str(submitted.job_id))
     job = job_json(await job_queries.get(here.db, submitted.job_id, caller.tenant_id), base_url)
     response.headers["location"] = job["links"]["self"]
     return job

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
+import os
 import re
+from pathlib import Path
 
 import httpx2
 import pytest
 
 from stoker import nodes
 from stoker.local.engines import Engines
+from stoker.local.part import Part, wait_ready
 from tests.support.acting_node import ActingNode
 from tests.support.api_server import RunningApi, api_settings, running_api
 from tests.support.tenants import make_client
@@ -136,6 +140,25 @@ async def test_open_jobs_are_counted_once_in_a_while_however_many_scrape(
     open_jobs = f'stoker_jobs{{app="{app}"'
     assert [open_jobs in text for text in (first, second, now)] == [False, False, True]
     assert f'stoker_queue_oldest_wait_seconds{{app="{app}"}}' in now
+
+
+async def test_a_request_about_a_job_is_logged_with_its_id(
+    engines: Engines, database_url: str, http: httpx2.AsyncClient, node: ActingNode, app: str, tmp_path: Path
+) -> None:
+    own = {"DATABASE_URL": database_url, "STOKER_PORT": "0", "STOKER_LOG_FORMAT": "json"}
+    process, reader = Part("api", "api", tmp_path, {**os.environ, **engines.environment(), **own}).start()
+    try:
+        url = wait_ready(process, reader)["url"]
+        async with httpx2.AsyncClient(base_url=url, headers=http.headers) as client:
+            job_id = (await client.post("/v1/jobs", json={"app": app, "input": {"prompt": "x"}})).json()["id"]
+            await client.get(f"/v1/jobs/{job_id}")
+            await client.get("/v1/jobs")
+    finally:
+        process.stop()
+
+    lines = [json.loads(line) for line in process.log.read_text().splitlines()]
+    asked = [(line["method"], line.get("job_id")) for line in lines if line["event"] == "request"]
+    assert asked == [("POST", job_id), ("GET", job_id), ("GET", None)]
 
 
 async def test_browsers_of_named_origins_may_call(

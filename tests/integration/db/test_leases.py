@@ -99,7 +99,7 @@ async def test_a_job_whose_lease_is_lost_goes_back_to_the_queue_at_once(world: W
     await world.set_clock(15.001)
     [moved] = await jobs.reap(world.db)
 
-    assert moved == jobs.Moved(job.job_id, JobState.QUEUED, 3, "acme/echo")
+    assert moved == jobs.Moved(job.job_id, JobState.QUEUED, 3, "acme/echo", 1)
     assert (await node.take()).attempt == 2
     view = await job_queries.get(world.db, job.job_id, None)
     assert [one.outcome for one in view.attempts] == ["lease_lost", None]
