@@ -51,6 +51,8 @@ class Caller:
         self.outcome: Outcome | None = None
         self.result: Any = None
         self.error: BaseException | None = None
+        self.last_words: dict[str, Any] | None = None
+        self.heard_why = True
         self.task: asyncio.Task[None] | None = None
         self._more = asyncio.Event()
 
@@ -78,6 +80,7 @@ class Caller:
             self.error = exc
             rank = exc.rank if isinstance(exc, RankDied | RankFailed) else None
             self.outcome = Outcome(type(exc).__name__, rank, exc.exit_code if isinstance(exc, RankDied) else None)
+            self.heard_why = self.way is not Way.TEXT or rank is None or self.last_words == told(exc)
         finally:
             self._more.set()
 
@@ -108,12 +111,15 @@ class Caller:
         number = 0
         async for item in items:
             assert self.result is None
+            assert self.last_words is None
             number += 1
             lines = item.decode().splitlines()
             assert lines[0] == f"id: {number}"
             name, data = lines[1].removeprefix("event: "), json.loads(lines[2].removeprefix("data: "))
             if name == "result":
                 self.result = data
+            elif "code" in data:
+                self.last_words = {name: data[name] for name in ("code", "rank") if name in data}
             else:
                 self._take(data)
                 assert (name == "error") == self.seen[-1].is_error
@@ -133,6 +139,11 @@ class Caller:
         self._more.set()
         if len(self.seen) == self.leave_after:
             raise ListenerLeft
+
+
+def told(error: Any) -> dict[str, Any]:
+    """What the last text event of a call says that failed."""
+    return {"code": error.code, "rank": error.rank}
 
 
 def recognise(data: dict[str, Any]) -> Event:

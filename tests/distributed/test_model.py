@@ -269,6 +269,7 @@ class Calls(RuleBasedStateMachine):
     def check(self, caller: Caller) -> None:
         expected = caller.expected
         assert caller.outcome in expected.outcomes, caller.error or caller.outcome
+        assert caller.heard_why
         for rank in range(self.world.world_size):
             seen, complete = seen_by_rank(caller, rank), rank in expected.complete
             assert may_be_seen(seen, expected.events[rank], complete=complete)
