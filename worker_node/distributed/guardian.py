@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import subprocess
 
-_SCRIPT = 'groups=; while read -r pid; do groups="$groups -$pid"; done; [ -z "$groups" ] || kill -9 -- $groups'
+_SCRIPT = 'groups=; while read -r pid; do groups="$groups -$pid"; done; [ -z "$groups" ] || kill -s KILL -- $groups'
 
 
 class Guardian:
