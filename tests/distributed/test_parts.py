@@ -6,6 +6,10 @@ import base64
 import inspect
 import io
 import json
+import os
+import select
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +20,7 @@ from PIL import Image
 from worker_node.distributed import DistributedWorker, RunnerError, errors
 from worker_node.distributed.calls import Call, in_step
 from worker_node.distributed.environment import rank_environment, visible_devices
+from worker_node.distributed.lifeline import Lifeline, exit_code_of
 from worker_node.distributed.messages import Kind, Message
 from worker_node.distributed.text_events import text_event
 from worker_node.distributed.warmth import pause_before
@@ -121,6 +126,22 @@ def test_a_worker_works_as_a_plain_object_without_a_runner():
 
     assert worker(2) == 2
     assert (worker.rank, worker.world_size, worker.device.type) == (0, 1, "cpu")
+
+
+def test_the_end_of_a_process_is_known_with_its_code_before_it_is_gone():
+    line = Lifeline()
+    child = subprocess.Popen([sys.executable, "-c", "import os; os._exit(7)"], pass_fds=[line.rank_fd])
+    line.handed_over()
+
+    select.select([line.fd], [], [])
+
+    assert exit_code_of(child.pid) == 7
+    child.wait()
+    line.close()
+
+
+def test_a_lifeline_that_was_let_go_by_a_living_process_is_no_end():
+    assert exit_code_of(os.getpid()) is None
 
 
 @pytest.mark.anyio

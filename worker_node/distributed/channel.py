@@ -1,4 +1,5 @@
-"""A channel: what the parent shares with one rank beside the sockets, its window and the way for large frames.
+"""A channel: what the parent shares with one rank beside the sockets, its window, the way for large
+frames, and its lifeline.
 
 The rank inherits the other ends. What is sent and when is the business of ``pool``.
 """
@@ -10,6 +11,7 @@ import os
 
 from worker_node.distributed.cancel_flag import CancelFlag
 from worker_node.distributed.hub import Hub
+from worker_node.distributed.lifeline import Lifeline
 from worker_node.distributed.link import Wiring
 from worker_node.distributed.messages import Message
 from worker_node.distributed.segments import Segments
@@ -22,9 +24,15 @@ class Channel:
     def __init__(self) -> None:
         self.window = ReceiveWindow()
         try:
+            self.lifeline = Lifeline()
+        except BaseException:
+            self.window.close()
+            raise
+        try:
             self._segments, self._theirs = Segments.pair()
         except BaseException:
             self.window.close()
+            self.lifeline.close()
             raise
 
     def wiring(self, hub: Hub, flag: CancelFlag) -> Wiring:
@@ -34,6 +42,7 @@ class Channel:
             reports_fd=hub.reports_fd,
             window_fd=self.window.fd,
             segments_fd=self._theirs.fileno(),
+            lifeline_fd=self.lifeline.rank_fd,
             flag_fd=flag.fd,
             token=hub.token.hex(),
             parent_pid=os.getpid(),
@@ -42,6 +51,7 @@ class Channel:
     def handed_over(self) -> None:
         """Close the rank's end here: the rank has it, or never will."""
         self._theirs.close()
+        self.lifeline.handed_over()
 
     def outgoing(self, message: Message) -> Message:
         """Send what is large ahead of a message; return what is left of it."""
@@ -63,3 +73,4 @@ class Channel:
         self.window.close()
         self._segments.close()
         self._theirs.close()
+        self.lifeline.close()

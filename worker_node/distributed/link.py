@@ -19,6 +19,7 @@ import zmq
 from worker_node.distributed import messages, wire
 from worker_node.distributed.batch import Item, Line, Sort
 from worker_node.distributed.cancel_flag import CancelFlag
+from worker_node.distributed.lifeline import hold
 from worker_node.distributed.media import Frame
 from worker_node.distributed.messages import Kind, Message
 from worker_node.distributed.outbox import Outbox
@@ -31,12 +32,13 @@ _working_for: contextvars.ContextVar[int] = contextvars.ContextVar("working_for"
 
 @dataclass(frozen=True, slots=True)
 class Wiring:
-    """What a rank inherits: the parent's sockets, its window and the cancel flag as descriptors, and who is who."""
+    """What a rank inherits: its ends of all that it shares with the parent, as descriptors, and who is who."""
 
     commands_fd: int
     reports_fd: int
     window_fd: int
     segments_fd: int
+    lifeline_fd: int
     flag_fd: int
     token: str
     parent_pid: int
@@ -44,7 +46,7 @@ class Wiring:
     @property
     def fds(self) -> tuple[int, ...]:
         """The descriptors to hand on."""
-        return self.commands_fd, self.reports_fd, self.window_fd, self.segments_fd, self.flag_fd
+        return self.commands_fd, self.reports_fd, self.window_fd, self.segments_fd, self.lifeline_fd, self.flag_fd
 
     def to_text(self) -> str:
         """Put it into words that fit an environment variable."""
@@ -63,6 +65,7 @@ class Link:
         for fd in wiring.fds:
             # Helpers that the worker starts have no business here.
             os.set_inheritable(fd, False)
+        hold(wiring.lifeline_fd)
         self.rank = rank
         self._process = os.getpid()
         self._token = bytes.fromhex(wiring.token)

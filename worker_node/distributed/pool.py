@@ -208,14 +208,14 @@ class Pool:
 
         def adopt(rank: int, popen: subprocess.Popen[bytes]) -> None:
             try:
-                process = RankProcess(rank, popen, self._on_line)
+                process = RankProcess(rank, popen, self._channels[rank].lifeline.fd, self._on_line)
             except OSError as exc:  # no descriptor is left to watch it with
                 popen.kill()
                 popen.wait()
                 self._start.give_up(SpawnFailed(f"rank {rank} cannot be watched: {exc}"))
                 return
             self.processes.append(process)
-            process.ended.add_done_callback(lambda ended: self._on_end(process, ended.result()))
+            process.ending.add_done_callback(lambda ending: self._on_end(process, ending.result()))
             if self._ending:
                 process.kill()
             elif self._guardian is not None:
@@ -225,7 +225,7 @@ class Pool:
         await asyncio.shield(asyncio.wrap_future(self._spawning))
 
     def _state_of(self, process: RankProcess, busy: set[int]) -> RankState:
-        if process.ended.done():
+        if process.ending.done():
             return RankState.DEAD
         if process.rank not in self._start.ready_ranks:
             return RankState.STARTING

@@ -16,6 +16,8 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import IO
 
+from worker_node.distributed.lifeline import exit_code_of
+
 _KEPT_LINES = 20
 _CHUNK_BYTES = 65536
 _OUTPUT_BYTES_A_SECOND = 2**18
@@ -23,18 +25,25 @@ _OUTPUT_BYTES_A_SECOND = 2**18
 
 
 class RankProcess:
-    """One spawned rank. ``ended`` resolves to its exit code, negative for a signal."""
+    """One spawned rank. ``ending`` resolves when its end is known, ``ended`` when all of it is gone: to the exit code,
+    negative for a signal.
+    """
 
-    def __init__(self, rank: int, popen: subprocess.Popen[bytes], on_line: Callable[[int, str, str], None]) -> None:
+    def __init__(
+        self, rank: int, popen: subprocess.Popen[bytes], lifeline_fd: int, on_line: Callable[[int, str, str], None]
+    ) -> None:
         self.rank, self.pid = rank, popen.pid
         self.last_output: collections.deque[str] = collections.deque(maxlen=_KEPT_LINES)
         self._loop = asyncio.get_running_loop()
+        self.ending: asyncio.Future[int] = self._loop.create_future()
         self.ended: asyncio.Future[int] = self._loop.create_future()
+        self._lifeline_fd: int | None = lifeline_fd
         self._popen, self._on_line = popen, on_line
         self._pidfd = os.pidfd_open(popen.pid)
         self._partial: dict[str, bytes] = {}
         self._spent_bytes: dict[str, int] = {}
         self._loop.add_reader(self._pidfd, self._reap)
+        self._loop.add_reader(lifeline_fd, self._on_lifeline)
         for name, pipe in self._pipes():
             os.set_blocking(pipe.fileno(), False)
             self._loop.add_reader(pipe.fileno(), self._read, name, pipe)
@@ -72,17 +81,35 @@ class RankProcess:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.pid, signal.SIGKILL)
 
+    def _on_lifeline(self) -> None:
+        self._drop_lifeline()
+        exit_code = exit_code_of(self.pid)
+        if exit_code is None or self.ending.done():
+            return
+        for name, pipe in self._pipes():
+            self._read(name, pipe)
+        self.ending.set_result(exit_code)
+
+    def _drop_lifeline(self) -> None:
+        """Listen no more; the descriptor is its channel's."""
+        if self._lifeline_fd is not None:
+            self._loop.remove_reader(self._lifeline_fd)
+            self._lifeline_fd = None
+
     def _reap(self) -> None:
         # What the rank started ends with it. Before the wait: until then its number cannot be another's.
         self._kill_group()
         exit_code = self._popen.wait()
         if self._loop.is_closed():
             return
+        self._drop_lifeline()
         self._loop.remove_reader(self._pidfd)
         os.close(self._pidfd)
         for name, pipe in self._pipes():
             self._read(name, pipe)
             self._close(name, pipe)
+        if not self.ending.done():
+            self.ending.set_result(exit_code)
         if not self.ended.done():
             self.ended.set_result(exit_code)
 
