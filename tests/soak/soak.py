@@ -21,9 +21,9 @@ WORKER = "tests.soak.worker:SoakWorker"
 COUNTED = {"descriptors": 2, "threads": 2, "children": 0, "segments": 1, "files": 0}
 # A leak of one KiB a call breaks the first, of one small object in two calls the second.
 MEMORY_BYTES_A_CALL, OBJECTS_A_CALL = 512.0, 0.5
-# Both waver whatever is called, so over a short stretch only what exceeds this is a leak: the allocator of a parent that
-# leaked nothing over 20,000 calls kept between 239 and 260 MiB, up and down. At 30,000 calls the parent of two ranks is
-# the one that a leak of a KiB a call cannot hide in.
+# Both waver whatever is called, so over a short stretch only what exceeds this is a leak. A parent that leaked nothing
+# over 20,000 calls took between 239 and 260 MiB, up and down. At 30,000 calls a leak of a KiB a call shows
+# in the parent of two ranks.
 WAVERING_BYTES, WAVERING_OBJECTS = 16 * 2**20, {"parent": 300, "rank": 60}
 # So many calls make whatever is made on first use: each kind once, and what runs in threads of the executor.
 REHEARSAL = 30
