@@ -16,7 +16,9 @@ from sqlalchemy import Engine, create_engine, text
 from sqlalchemy.pool import NullPool
 
 from stoker.database import CONNECT_TIMEOUT_S, driver_url
+from stoker.errors import ConfigurationError
 
+OLDEST_SERVER = 170_000  # transaction_timeout
 LOCK = 7_307_199_750_218_001  # any number, as long as all who migrate this database ask for the same
 WAIT_FOR_OTHERS = "120s"  # another process may be migrating: let it end
 WAIT_FOR_TABLES = "10s"  # rather fail than hold up every job behind our wait for a table
@@ -62,6 +64,12 @@ def _move(database_url: str, revision: str, go: Callable[[Config, str], None]) -
     engine = _engine(database_url)
     try:
         with engine.begin() as connection:
+            version = int(connection.execute(text("SHOW server_version_num")).scalar_one())
+            if version < OLDEST_SERVER:
+                raise ConfigurationError(
+                    f"the server is PostgreSQL {version // 10_000}, Stoker needs {OLDEST_SERVER // 10_000} or newer",
+                    hint="Upgrade PostgreSQL first; nothing was changed.",
+                )
             connection.execute(text(f"SET LOCAL lock_timeout = '{WAIT_FOR_OTHERS}'"))
             connection.execute(text(f"SELECT pg_advisory_xact_lock({LOCK})"))
             connection.execute(text(f"SET LOCAL lock_timeout = '{WAIT_FOR_TABLES}'"))

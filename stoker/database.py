@@ -23,7 +23,8 @@ SESSION = {
     "timezone": "UTC",
     "idle_in_transaction_session_timeout": "10s",
     "transaction_timeout": "12s",
-    "statement_timeout": "30s",
+    # Before transaction_timeout, which ends the whole session.
+    "statement_timeout": "11s",
     "lock_timeout": "10s",
 }
 CONNECT_TIMEOUT_S = 5
@@ -33,7 +34,7 @@ NOTICE = {"keepalives_idle": 5, "keepalives_interval": 2, "keepalives_count": 3,
 _UNREACHABLE_STATES = ("08", "57P", "53300")
 # Which refusals say nothing about what was asked: also a lack of memory or disk, a statement or a lock that took too
 # long, a deadlock, a transaction that lost to another, and a server that takes no writes while it changes over.
-_PASSING_STATES = ("08", "57P", "53", "57014", "40001", "40P01", "55P03", "25P03", "25006")
+_PASSING_STATES = ("08", "57P", "53", "57014", "40001", "40P01", "55P03", "25P03", "25P04", "25006")
 
 Connection = psycopg.AsyncConnection[tuple[Any, ...]]
 
@@ -106,7 +107,10 @@ def is_unreachable(error: BaseException) -> bool:
     if isinstance(error, sa_exc.DBAPIError):
         return error.connection_invalidated or (error.orig is not None and is_unreachable(error.orig))
     if isinstance(error, psycopg.OperationalError):
-        return error.sqlstate is None or error.sqlstate.startswith(_UNREACHABLE_STATES)
+        if error.sqlstate is None:
+            # A server that is too old for our settings refuses every connection: no outage, and it will not pass.
+            return "unrecognized configuration parameter" not in str(error)
+        return error.sqlstate.startswith(_UNREACHABLE_STATES)
     return isinstance(error, psycopg.InterfaceError | ConnectionError)
 
 

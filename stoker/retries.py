@@ -55,7 +55,9 @@ def after_failure(tried: Tried, *, code: str, crash: bool, retryable: bool, chan
     """
     if code in EXCUSED and tried.cancel_asked:
         return Decision(Trigger.CANCEL)
-    if code in EXCUSED and tried.excused < EXCUSED_CAP:
+    # What went wrong in the node itself may go wrong in the same way again, after another whole run.
+    cap = 1 if code == "internal_error" else EXCUSED_CAP
+    if code in EXCUSED and tried.excused < cap:
         if crash:
             return Decision(Trigger.RETRY_NOW, counts=False)
         return Decision(Trigger.RETRY_LATER, _pause_s(ENGINE_PAUSE_S, tried.excused, chance), counts=False)

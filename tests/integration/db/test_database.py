@@ -113,7 +113,7 @@ PASSING = [
     "SET statement_timeout = 1; SELECT pg_sleep(1)",
     "SET transaction_read_only = on; CREATE TABLE something ()",
     *(f"DO $$ BEGIN RAISE EXCEPTION 'x' USING ERRCODE = '{state}'; END $$"
-      for state in ("53100", "53200", "57014", "40001", "40P01", "55P03", "25P03")),
+      for state in ("53100", "53200", "57014", "40001", "40P01", "55P03", "25P03", "25P04")),
 ]  # fmt: skip
 
 
@@ -125,6 +125,14 @@ async def test_a_refusal_for_now_is_passing(database_url: str, query: str) -> No
 
     assert is_passing(caught.value)
     assert is_passing(exc.DBAPIError("x", None, caught.value))
+
+
+async def test_a_server_that_does_not_know_our_settings_is_not_an_outage(database_url: str) -> None:
+    with pytest.raises(psycopg.OperationalError) as caught:
+        await psycopg.AsyncConnection.connect(database_url, options="-c a_setting_of_tomorrow=1")
+
+    assert not is_unreachable(caught.value)
+    assert not is_passing(caught.value)
 
 
 @pytest.mark.parametrize("query", ["SELECT 1 / 0", "SELECT * FROM nothing"])
