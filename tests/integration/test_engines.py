@@ -240,7 +240,7 @@ def test_a_program_that_is_too_old_is_refused(data_dir: Path, own_environ: dict[
     old.chmod(0o755)
     environ = own_environ | {"STOKER_POSTGRES_BIN": str(tmp_path)}
 
-    with pytest.raises(EngineError, match="needs PostgreSQL 15"), start_engines(data_dir, environ=environ):
+    with pytest.raises(EngineError, match="needs PostgreSQL 17"), start_engines(data_dir, environ=environ):
         pass
 
 
