@@ -72,8 +72,7 @@ class AppHost:
     @property
     def serves_one_at_a_time(self) -> bool:
         """Whether a call must be alone in the child: one of several has killed it, and which one is to be found out."""
-        # Nobody can come back to a process that is down: its suspects' time does not run.
-        return self._suspicion.is_on(time.monotonic() if self.status.state == "ready" else 0.0)
+        return self._suspicion.is_on(time.monotonic())
 
     def can_start(self, uses_gpus: bool) -> bool:
         """Whether a call of an endpoint that does or does not use GPUs could start now."""
@@ -209,7 +208,6 @@ class AppHost:
             case protocol.Refused():
                 self._refusal = message
             case protocol.Ready():
-                self._suspicion.comes_back(time.monotonic())
                 self._change(state="ready")
                 self._usable.set()
                 if self._wants_warm:
@@ -275,7 +273,6 @@ class AppHost:
         error: StokerError = WorkerCrashed(problem if refusal is None else refusal.problem, hint=last[-2000:] or None)
         if self._was_killed:
             error = AppReplaced("the app's process was ended because of another call")
-            self._suspicion.leaves([each.call.job_id for each in self._pending.values()])
         else:
             self._suspicion.cast([each.call.job_id for each in self._pending.values()], time.monotonic())
             if len(self._pending) > 1:

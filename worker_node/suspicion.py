@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from uuid import UUID
 
-COMES_BACK_S = 60.0
-"""How long a suspect is waited for once the process is back: its job is queued, but another node may have it."""
+COMES_BACK_S = 15.0
+"""How long a suspect is waited for: its job is queued at once, but another node may have taken it."""
 
 
 class Suspicion:
@@ -26,15 +26,6 @@ class Suspicion:
             self._until[job_id] = now + COMES_BACK_S
             self._here.discard(job_id)
 
-    def comes_back(self, now: float) -> None:
-        """The process can serve again; until now nobody could have come."""
-        for job_id in self._until:
-            self._until[job_id] = now + COMES_BACK_S
-
-    def leaves(self, job_ids: Iterable[UUID]) -> None:
-        """Calls of these have ended with the process, by no doing of theirs."""
-        self._here.difference_update(job_ids)
-
     def begins(self, job_id: UUID) -> None:
         """A call of the job is served."""
         if job_id in self._until:
@@ -46,6 +37,6 @@ class Suspicion:
         self._until.pop(job_id, None)
 
     def is_on(self, now: float) -> bool:
-        """Whether calls are to be served one at a time. Asked of a process that can serve."""
+        """Whether calls are to be served one at a time."""
         self._until = {job_id: until for job_id, until in self._until.items() if until > now or job_id in self._here}
         return bool(self._until)

@@ -86,18 +86,6 @@ def test_a_crash_crosses_to_the_supervisor_with_all_that_it_says() -> None:
     assert type(revive(describe(MemoryError("too large")))) is OutOfMemory
 
 
-def test_a_suspects_time_runs_from_when_it_can_come_back_and_does_not_stop_with_a_process_that_was_killed() -> None:
-    suspicion, job = Suspicion(), new_id()
-    suspicion.cast([job], now=0.0)
-
-    suspicion.comes_back(1000.0)
-    suspicion.begins(job)
-    suspicion.leaves([job])
-
-    assert suspicion.is_on(1000.0 + COMES_BACK_S - 1)
-    assert not suspicion.is_on(1000.0 + COMES_BACK_S + 1)
-
-
 def test_a_suspect_that_does_not_come_back_is_forgotten_and_one_at_work_is_not() -> None:
     suspicion, here, elsewhere = Suspicion(), new_id(), new_id()
     suspicion.cast([here, elsewhere], now=0.0)
