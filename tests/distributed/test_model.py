@@ -314,7 +314,6 @@ def test_callers_of_ranks_that_stay_warm_see_what_the_model_says(world: World):
     run_sequences(world, costly=False, sequences=40, steps=10)
 
 
-@pytest.mark.slow
 def test_callers_of_ranks_that_die_see_what_the_model_says(world: World):
     run_sequences(world, costly=True, sequences=4, steps=7)
 

@@ -20,7 +20,6 @@ def judged(figures: Figures, claims: dict[str, dict[int, float]] | None = None, 
     return [verdict for verdict in verdicts(figures, claims or {}) if measure in verdict.measure]
 
 
-@pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_a_quick_run_of_the_benchmark_measures_claims(tmp_path: Path):
     file = tmp_path / "figures.json"

@@ -7,8 +7,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
 from benchmarks.peers.figures import Figures, Key
 from benchmarks.peers.thresholds import Verdict, verdicts
 
@@ -19,7 +17,6 @@ def judged(figures: Figures, measure: str) -> list[Verdict]:
     return [verdict for verdict in verdicts(figures, 1, calls=True) if verdict.measure == measure]
 
 
-@pytest.mark.slow
 def test_a_quick_run_of_the_benchmark_measures_everything_but_fal(tmp_path: Path):
     file = tmp_path / "figures.json"
 

@@ -20,7 +20,7 @@ from tests.support.processes import Watched
 from worker_node.host import AppReplaced
 from worker_node.host_process import HostProcess
 
-pytestmark = [pytest.mark.anyio, pytest.mark.slow]
+pytestmark = pytest.mark.anyio
 
 SUPERVISOR = """
 import asyncio, os, sys
