@@ -8,7 +8,7 @@ import uvloop
 
 from api.app import create_app
 from api.server import Server, bind
-from stoker import log
+from stoker import crash_points, log
 from stoker.errors import ConfigurationError
 from stoker.settings import ApiSettings
 
@@ -25,6 +25,7 @@ def main() -> int:
         sys.stderr.write(f"error: {error}\nhint: {hint}\n")
         return 2
     log.configure(settings.log_format, service="api")
+    crash_points.arm(settings.crash_at)
     server = Server(create_app(settings), sock)
     logger.info("api_starting", url=server.url)
     uvloop.run(server.serve())

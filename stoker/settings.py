@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from stoker.crash_points import CrashAt
 from stoker.errors import ConfigurationError
 
 Names = Annotated[frozenset[str], NoDecode]
@@ -41,6 +42,14 @@ class _Settings(BaseSettings):
 
     log_format: Literal["auto", "json", "text"] = "auto"
     testing: bool = False
+    crash_at: Annotated[CrashAt | None, NoDecode] = Field(default=None, description="Where to die, in tests.")
+
+    @field_validator("crash_at", mode="before")
+    @classmethod
+    def _only_in_tests(cls, value: object, info: ValidationInfo) -> object:
+        if value is not None and not info.data.get("testing"):
+            raise ValueError("only for tests, which set STOKER_TESTING=1")
+        return CrashAt.parse(value) if isinstance(value, str) else value
 
     @classmethod
     def load(cls) -> Self:

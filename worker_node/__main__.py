@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from concurrent.futures import Future
 from pathlib import Path
 
-from stoker import log, metrics, ready
+from stoker import crash_points, log, metrics, ready
 from stoker.errors import ConfigurationError, StokerError
 from stoker.queue import make_celery
 from stoker.settings import NodeSettings
@@ -38,6 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         settings = NodeSettings.load()
         log.configure(settings.log_format, service="node")
+        crash_points.arm(settings.crash_at)
         return _serve(options, settings)
     except StokerError as error:
         sys.stderr.write(f"error: {error}\nhint: {error.hint}\n")

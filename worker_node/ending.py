@@ -12,6 +12,7 @@ import shutil
 from collections.abc import Sequence
 
 from stoker import jobs, log
+from stoker.crash_points import Point, reach
 from stoker.database import is_passing
 from stoker.errors import LeaseLost, StorageUnavailable
 from stoker.events import EventKind
@@ -61,6 +62,7 @@ async def finish(
     patience = Patience(attempt, unless=attempt.lease_lost)
     is_unrecorded = True
     while not attempt.lease_lost.is_set():
+        reach(Point.NODE_FINISHING)
         try:
             async with asyncio.timeout(COMMIT_S):
                 finished = await jobs.finish(engines.db, attempt.lease, outcome, usage, then=then)
@@ -72,6 +74,7 @@ async def finish(
                 break
         else:
             if finished.applied:
+                reach(Point.NODE_FINISHED)
                 logger.info("job_ended", state=str(finished.state), **attempt.names)
                 engines.metrics.finished(attempt.claim, finished, outcome, usage)
                 engines.tell(attempt.claim.job_id, finished.seq)
@@ -112,6 +115,7 @@ async def _announce(engines: Engines, attempt: Attempt, stored: Sequence[Output]
             raise
         logger.warning("outputs_not_announced", error=str(error)[:300], **attempt.names)
     else:
+        reach(Point.NODE_ANNOUNCED)
         engines.metrics.persisted.labels(EventKind.OUTPUT.value).inc(len(events))
         engines.tell(attempt.claim.job_id, seq)
 
@@ -126,6 +130,7 @@ async def _release(engines: Engines, attempt: Attempt) -> None:
         logger.warning("job_not_released", next="its lease runs out", **attempt.names)
         return
     for job in moved:
+        reach(Point.NODE_RELEASED)
         logger.info("job_released", **attempt.names)
         engines.tell(job.job_id, job.seq)
         engines.doorbell.ring(job.queue)

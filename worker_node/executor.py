@@ -16,6 +16,7 @@ from pathlib import Path
 
 from stoker import jobs, log
 from stoker.apps import AppVersion
+from stoker.crash_points import Point, reach
 from stoker.database import is_passing
 from stoker.jobs import Claim, ClaimRequest, QueueKey
 from stoker.nodes import RunnerInfo
@@ -144,8 +145,10 @@ class Executor:
         """
         is_storing = False
         try:
+            reach(Point.NODE_BEGUN)
             with log.about(**attempt.names):
                 ran = await run(self._host, self._engines, attempt, folder=self._folder(attempt))
+            reach(Point.NODE_RAN)
             if not ran.has_files:
                 return await self._finish_and_claim(seat, attempt, ran)
             await self._stored(seat)  # so that the seat never holds a third lease
@@ -195,7 +198,10 @@ class Executor:
             if not (is_passing(error) or isinstance(error, TimeoutError)):
                 raise
             return None  # the heartbeat says that Postgres is away; the look finds the job later
-        return None if claim is None else self._begin(claim, asked_at)
+        if claim is None:
+            return None
+        reach(Point.NODE_CLAIMED)
+        return self._begin(claim, asked_at)
 
     def _begin(self, claim: Claim, asked_at: float) -> Attempt:
         attempt = Attempt(

@@ -14,6 +14,7 @@ from prometheus_client import Counter
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from stoker import jobs, log
+from stoker.crash_points import Point, reach
 from stoker.database import is_unreachable
 from stoker.jobs import Lease
 from worker_node.attempt import Attempts, StopReason, safe_until
@@ -67,6 +68,7 @@ class Heartbeat:
         except Exception as error:  # noqa: BLE001 - a heart that stops at a surprise would lose every job of the node
             self._note_missed(error)
             return
+        reach(Point.NODE_RENEWED)
         self._note_reachable()
         for lease, attempt in sent.items():
             if lease not in renewal.lost:

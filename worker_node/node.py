@@ -11,6 +11,7 @@ from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Literal
 
 from stoker import apps, jobs, log, nodes
+from stoker.crash_points import Point, reach
 from stoker.database import is_passing, is_unreachable
 from stoker.errors import ConfigurationError, NodeLost, StokerError, Unavailable
 from stoker.settings import NodeSettings
@@ -84,6 +85,7 @@ class Node:
             for moved in await jobs.release_former_boots(
                 self._engines.db, self.identity.node_id, self.identity.boot_id
             ):
+                reach(Point.NODE_FORMER_BOOT_RELEASED)
                 logger.info("job_taken_back", **moved.names)
                 self._engines.metrics.counts.ended(moved.queue, moved.state, NodeLost.code)
                 self._engines.tell(moved.job_id, moved.seq)
@@ -182,6 +184,7 @@ class Node:
             lease_s=self._settings.lease_s,
         )
         await nodes.register(self._engines.db, info)
+        reach(Point.NODE_REGISTERED)
         logger.info("node_registered", node_id=info.node_id, boot_id=str(info.boot_id), apps=self.apps)
 
     async def _warm_up(self, host: AppHost) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 from urllib.parse import quote
 
 from stoker import log
+from stoker.crash_points import Point, reach
 from stoker.errors import LeaseLost, StorageUnavailable
 from stoker.ids import new_id
 from stoker.jobs import Output, Succeeded
@@ -80,6 +81,7 @@ async def _store_one(storage: Storage, attempt: Attempt, number: int, file: Loca
         if attempt.lease_lost.is_set():
             raise LeaseLost("the lease was lost before the outputs were stored")
         attempt.has_stored = True
+        reach(Point.NODE_STORING)
         try:
             stored = await storage.put_file(key, file.path, file.content_type)
         except StorageUnavailable as error:
@@ -87,6 +89,7 @@ async def _store_one(storage: Storage, attempt: Attempt, number: int, file: Loca
                 raise
         else:
             break
+    reach(Point.NODE_STORED)
     return Output(
         id=new_id(),
         name=name,

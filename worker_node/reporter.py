@@ -17,6 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from stoker import jobs, log
 from stoker.bus import Bus
+from stoker.crash_points import Point, reach
 from stoker.database import is_passing
 from stoker.errors import LeaseLost, StokerError
 from stoker.events import Event, EventId, EventKind
@@ -169,6 +170,7 @@ class Reporter:
                 raise
             logger.warning("log_lines_kept", lines=len(lines), next="tries again", **self._attempt.names)
             return False
+        reach(Point.NODE_LOGGED)
         self._metrics.persisted.labels(EventKind.LOG.value).inc(len(lines))
         await self._bus.wake(self._attempt.claim.job_id, self._seq)
         return True

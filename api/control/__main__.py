@@ -12,7 +12,7 @@ from api.control.deliverer import Deliverer
 from api.control.duties import Control
 from api.control.loop import run_duties
 from api.control.metrics import ControlMetrics
-from stoker import log, metrics, ready
+from stoker import crash_points, log, metrics, ready
 from stoker.bus import Bus
 from stoker.database import make_engine
 from stoker.errors import ConfigurationError
@@ -55,6 +55,7 @@ def main() -> int:
         sys.stderr.write(f"error: {error}\nhint: {error.hint}\n")
         return 2
     log.configure(settings.log_format, service="control")
+    crash_points.arm(settings.crash_at)
     uvloop.run(run(settings, counted))
     return 0
 

@@ -24,6 +24,7 @@ from api.control import signatures
 from api.control.metrics import ControlMetrics
 from api.job_json import absolute, with_links
 from stoker import job_queries, log
+from stoker.crash_points import Point, reach
 from stoker.errors import InvalidFile
 from stoker.fetch import GuardedTransport
 from stoker.job_queries import JobView
@@ -118,6 +119,7 @@ class Deliverer:
         async with self._db.begin() as connection:
             due = (await connection.execute(TAKE, {"limit": AT_ONCE})).mappings().all()
         if due:
+            reach(Point.CONTROL_DELIVERY_TAKEN)
             key = await signatures.signing_key(self._db)
             ends = await asyncio.gather(*(self._deliver(dict(row), key) for row in due), return_exceptions=True)
             # One that could not be recorded is tried again in a minute; it must not hide how the others ended.
@@ -137,6 +139,7 @@ class Deliverer:
             # Whatever it was: a try without a record has no back-off and no last one.
             logger.exception("delivery_failed", job_id=str(row["job_id"]), delivery_id=str(delivery_id))
             answer = Answer(None, _as_text(f"{type(error).__name__}: {error}"))
+        reach(Point.CONTROL_DELIVERY_SENT)
         pause_s = None if answer.is_hopeless else pause_after(row["attempts"], random.random())  # noqa: S311 - not a secret
         state = "delivered" if answer.is_delivered else "failed" if pause_s is None else "pending"
         async with self._db.begin() as connection:

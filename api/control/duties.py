@@ -16,6 +16,7 @@ from api.control.metrics import ControlMetrics
 from api.control.reaper import Reaper
 from stoker import job_queries, jobs, lanes, log
 from stoker.bus import Bus
+from stoker.crash_points import Point, reach
 from stoker.errors import NodeLost, StokerError
 from stoker.jobs import Moved
 from stoker.queue import Doorbell
@@ -73,16 +74,21 @@ class Control:
         """Take back the jobs of nodes that stopped renewing."""
         reaped = await self.reaper.reap(self.db)
         for job in reaped:
+            reach(Point.CONTROL_REAPED)
             self.metrics.leases_expired.labels(job.queue).inc()
         await self._tell(reaped, "job_reaped")
 
     async def expire_unstarted(self) -> None:
         """Fail what waited past its start timeout."""
-        await self._tell(await jobs.expire_unstarted(self.db), "job_expired")
+        expired = await jobs.expire_unstarted(self.db)
+        if expired:
+            reach(Point.CONTROL_EXPIRED)
+        await self._tell(expired, "job_expired")
 
     async def promote_due(self) -> None:
         """Queue what has come due."""
         for app in await jobs.promote_due(self.db):
+            reach(Point.CONTROL_PROMOTED)
             self.doorbell.ring(app)
 
     async def tend_lanes(self) -> None:
@@ -97,6 +103,7 @@ class Control:
                 if request is None:
                     return
                 answer = await self._carry_out(request.id, request.action, request.target)
+                reach(Point.CONTROL_REQUEST_CARRIED_OUT)
                 await connection.execute(ANSWER_REQUEST, {"id": request.id, "answer": answer})
             logger.info("admin_request_done", action=request.action, target=request.target, answer=answer)
 

@@ -18,6 +18,7 @@ from api.connections import BaseUrl, Connections, Here
 from api.job_json import job_json, summary_json
 from stoker import apps, job_queries, jobs, log
 from stoker.apps import AppVersion
+from stoker.crash_points import Point, reach
 from stoker.errors import Forbidden, InvalidFile, InvalidInput
 from stoker.fetch import check_link
 from stoker.job_queries import JobFilters
@@ -92,6 +93,7 @@ async def list_jobs(
 async def cancel(job_id: UUID, caller: Submitter, here: Here, base_url: BaseUrl) -> dict[str, Any]:
     """Cancel a waiting job at once; ask the node of a running one to stop it."""
     cancelled = await jobs.request_cancel(here.db, job_id, caller.tenant_id)
+    reach(Point.API_CANCELLED)
     if cancelled.node_id is not None:
         await here.bus.nudge_cancel(cancelled.node_id, job_id)
     else:
@@ -114,7 +116,9 @@ async def _accepted(
     submitted: Submitted, here: Connections, caller: Caller, base_url: str, response: Response
 ) -> dict[str, Any]:
     if submitted.created and submitted.state is JobState.QUEUED:
+        reach(Point.API_SUBMITTED)
         here.doorbell.ring(submitted.queue)
+        reach(Point.API_RUNG)
     if not submitted.created:
         response.headers["idempotency-replayed"] = "true"
     log.note(job_id=str(submitted.job_id))

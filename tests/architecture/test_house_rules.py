@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from stoker.crash_points import Point
+
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("stoker", "api", "worker_node", "migrations", "examples")
 MAX_LINES = 400
@@ -100,6 +102,22 @@ def test_settings_are_loaded_at_entry_points_alone():
     ]
 
     assert loaders == []
+
+
+def test_every_crash_point_is_reached_by_its_part_and_armed_by_entry_points_alone():
+    homes = {"api": {"api"}, "control": {"api"}, "node": {"worker_node"}}
+    reached: dict[str, set[str]] = {}
+    armers = []
+    for path in sources():
+        place = path.relative_to(ROOT)
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Call) and ast.unparse(node.func) == "reach":
+                reached.setdefault(ast.unparse(node.args[0]).removeprefix("Point."), set()).add(place.parts[0])
+            if isinstance(node, ast.Call) and ast.unparse(node.func) == "crash_points.arm":
+                armers.append(str(place))
+
+    assert reached == {point.name: homes[point.part] for point in Point}
+    assert sorted(armers) == ["api/__main__.py", "api/control/__main__.py", "worker_node/__main__.py"]
 
 
 def test_nothing_mentions_the_machine_it_was_written_on():
