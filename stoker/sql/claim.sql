@@ -60,11 +60,13 @@ WITH lane AS MATERIALIZED (
            stoker_now() + make_interval(secs => %(lease_s)s)
     FROM job j, lane l
 ), head AS (
-    UPDATE job_heads h SET last_seq = h.last_seq + 1, progress = NULL, progress_at = NULL FROM job j WHERE h.job_id = j.id
-    RETURNING h.job_id, h.last_seq
+    UPDATE job_heads h
+    SET last_seq = h.last_seq + 1, mark = greatest(h.mark, stoker_mark()), progress = NULL, progress_at = NULL
+    FROM job j WHERE h.job_id = j.id
+    RETURNING h.job_id, h.last_seq, h.mark
 ), event AS (
-    INSERT INTO job_events (job_id, seq, attempt, kind, data)
-    SELECT j.id, h.last_seq, j.attempt, 'state',
+    INSERT INTO job_events (tenant_id, mark, job_id, seq, attempt, kind, data)
+    SELECT j.tenant_id, h.mark, j.id, h.last_seq, j.attempt, 'state',
            jsonb_build_object('state', j.state, 'attempt', j.attempt, 'reason', 'claimed', 'node', %(node_id)s::text)
     FROM job j JOIN head h ON h.job_id = j.id
 )

@@ -33,11 +33,12 @@ WITH exit AS MATERIALIZED (
     DELETE FROM job_leases l USING job j WHERE l.job_id = j.id AND l.attempt = j.attempt
     RETURNING l.job_id, l.version_id, l.uses_gpus, l.tenant_id, l.counts, l.charged
 ), head AS (
-    UPDATE job_heads h SET last_seq = h.last_seq + 1 FROM gone g WHERE h.job_id = g.job_id
-    RETURNING h.job_id, h.last_seq
+    UPDATE job_heads h SET last_seq = h.last_seq + 1, mark = greatest(h.mark, stoker_mark())
+    FROM gone g WHERE h.job_id = g.job_id
+    RETURNING h.job_id, h.last_seq, h.mark
 ), event AS (
-    INSERT INTO job_events (job_id, seq, attempt, kind, data)
-    SELECT j.id, h.last_seq, j.attempt, 'state',
+    INSERT INTO job_events (tenant_id, mark, job_id, seq, attempt, kind, data)
+    SELECT j.tenant_id, h.mark, j.id, h.last_seq, j.attempt, 'state',
            jsonb_build_object('state', j.state, 'attempt', j.attempt, 'reason', j.reason)
            || CASE WHEN j.error IS NULL OR j.state = 'cancelled' THEN '{}' ELSE jsonb_build_object('error', j.error) END
            || CASE WHEN j.result IS NULL THEN '{}' ELSE jsonb_build_object('result', j.result) END

@@ -9,11 +9,12 @@ WITH exit AS (
     WHERE j.id = x.job_id AND j.state IN ('scheduled', 'queued')
     RETURNING j.id, j.state, j.attempt, j.tenant_id, j.version_id, j.webhook_url, j.error, x.delivery_id
 ), head AS (
-    UPDATE job_heads h SET last_seq = h.last_seq + 1 FROM job j WHERE h.job_id = j.id
-    RETURNING h.job_id, h.last_seq
+    UPDATE job_heads h SET last_seq = h.last_seq + 1, mark = greatest(h.mark, stoker_mark())
+    FROM job j WHERE h.job_id = j.id
+    RETURNING h.job_id, h.last_seq, h.mark
 ), event AS (
-    INSERT INTO job_events (job_id, seq, kind, data)
-    SELECT j.id, h.last_seq, 'state',
+    INSERT INTO job_events (tenant_id, mark, job_id, seq, kind, data)
+    SELECT j.tenant_id, h.mark, j.id, h.last_seq, 'state',
            jsonb_build_object('state', j.state, 'reason', %(reason)s::text)
            || CASE WHEN j.error IS NULL THEN '{}' ELSE jsonb_build_object('error', j.error) END
     FROM job j JOIN head h ON h.job_id = j.id
@@ -21,7 +22,7 @@ WITH exit AS (
     INSERT INTO webhook_deliveries (id, job_id, tenant_id, url, next_attempt_at)
     SELECT j.delivery_id, j.id, j.tenant_id, j.webhook_url, stoker_now() FROM job j WHERE j.webhook_url IS NOT NULL
 )
-SELECT j.id AS job_id, j.state, h.last_seq AS seq, a.name AS queue
+SELECT j.id AS job_id, j.state, h.last_seq AS seq, a.name AS queue, j.tenant_id
 FROM job j JOIN head h ON h.job_id = j.id
 JOIN app_versions v ON v.id = j.version_id JOIN apps a ON a.id = v.app_id
 ORDER BY j.id

@@ -11,11 +11,13 @@ WITH job AS (
            %(idempotency_key)s, %(request_hash)s, %(key_id)s, %(parent_id)s, %(retried_from)s
     FROM (SELECT greatest(%(run_at)s::timestamptz, stoker_now()) AS at) due
     ON CONFLICT (tenant_id, idempotency_key) WHERE idempotency_key IS NOT NULL DO NOTHING
-    RETURNING id, state
+    RETURNING id, state, tenant_id
 ), head AS (
-    INSERT INTO job_heads (job_id, last_seq) SELECT id, 1 FROM job
+    INSERT INTO job_heads (job_id, last_seq, mark) SELECT id, 1, stoker_mark() FROM job
+    RETURNING mark
 ), event AS (
-    INSERT INTO job_events (job_id, seq, kind, data)
-    SELECT id, 1, 'state', jsonb_build_object('state', state, 'reason', 'submitted') FROM job
+    INSERT INTO job_events (tenant_id, mark, job_id, seq, kind, data)
+    SELECT j.tenant_id, h.mark, j.id, 1, 'state', jsonb_build_object('state', j.state, 'reason', 'submitted')
+    FROM job j CROSS JOIN head h
 )
 SELECT id, state FROM job

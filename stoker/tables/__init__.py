@@ -7,7 +7,7 @@ made in Python.
 
 from __future__ import annotations
 
-from stoker.tables.accounts import admin_requests, api_keys, audit_log, signing_keys, tenants
+from stoker.tables.accounts import admin_requests, api_keys, audit_log, event_clock, signing_keys, tenants
 from stoker.tables.columns import metadata
 from stoker.tables.results import delivery_attempts, files, job_outputs, uploads, usage_records, webhook_deliveries
 from stoker.tables.serving import app_versions, apps, nodes, queue_lanes, runners
@@ -20,6 +20,7 @@ __all__ = [
     "apps",
     "audit_log",
     "delivery_attempts",
+    "event_clock",
     "files",
     "job_attempts",
     "job_events",

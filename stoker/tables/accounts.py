@@ -1,10 +1,11 @@
-"""Tables of tenants, their keys, and what admins ask for."""
+"""Tables of tenants, their keys, what admins ask for, and the clock of their events."""
 
 from __future__ import annotations
 
 from sqlalchemy import (
     REAL,
     BigInteger,
+    Boolean,
     CheckConstraint,
     Column,
     Identity,
@@ -28,6 +29,7 @@ tenants = Table(
     needed("weight", REAL, "1"),
     needed("max_running", Integer, str(NO_CAP)),
     moment("created_at"),
+    needed("events_pruned", BigInteger, "0"),
     CheckConstraint("weight > 0", name="weight"),
 )
 
@@ -81,4 +83,14 @@ audit_log = Table(
     needed("action", Text),
     needed("target", Text),
     needed("data", Json, "'{}'"),
+)
+
+event_clock = Table(
+    "event_clock",
+    metadata,
+    Column("id", Boolean, primary_key=True, server_default=text("true")),  # one row
+    needed("era", Integer, "1"),
+    needed("base", BigInteger, "0"),
+    needed("server", Text),
+    CheckConstraint("id", name="single"),
 )

@@ -100,6 +100,7 @@ job_heads = Table(
     metadata,
     Column("job_id", Uuid, ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True),
     needed("last_seq", Integer),
+    needed("mark", BigInteger, "0"),
     maybe("progress", Json),
     maybe("progress_at"),
     postgresql_with=NARROW,
@@ -157,7 +158,11 @@ job_events = Table(
     needed("kind", Text),
     needed("data", Json),
     moment("created_at"),
+    maybe("tenant_id", Uuid),
+    maybe("mark", BigInteger),
     PrimaryKeyConstraint("job_id", "seq"),
     one_of("kind", "state", "log", "output"),
     CheckConstraint("seq > 0", name="seq"),
+    # Rows of before there was a stream of many jobs have neither.
+    Index("events_of_tenant", "tenant_id", "mark", postgresql_where=text("tenant_id IS NOT NULL")),
 )
