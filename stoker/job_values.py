@@ -14,7 +14,9 @@ from uuid import UUID
 
 from stoker.apps import AppVersion
 from stoker.errors import ExecutionError, StokerError
+from stoker.ids import new_id
 from stoker.states import JobState
+from stoker.stored_json import as_given
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,6 +60,37 @@ class NewJob:
             "parent_id": self.parent_id and str(self.parent_id),
         }
         return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).digest()
+
+    def row(self) -> dict[str, Any]:
+        """What ``submit.sql`` stores, under a new id; its lane among it.
+
+        Raises:
+            UnknownApp: the version has no such endpoint.
+            InvalidRequest: the input holds what Postgres cannot.
+        """
+        endpoint = self.version.endpoint(self.endpoint)
+        return {
+            "job_id": new_id(),
+            "version_id": self.version.id,
+            "uses_gpus": endpoint.uses_gpus,
+            "tenant_id": self.tenant_id,
+            "endpoint": self.endpoint,
+            "kind": endpoint.kind,
+            "priority": self.priority,
+            "input": as_given(self.input),
+            "max_attempts": self.max_attempts or endpoint.max_attempts,
+            "run_timeout_s": self.run_timeout_s or endpoint.run_timeout_s,
+            "stall_timeout_s": endpoint.stall_timeout_s,
+            "start_timeout_s": self.start_timeout_s or endpoint.start_timeout_s,
+            "run_at": self.run_at,
+            "webhook_url": self.webhook_url,
+            "tags": list(self.tags),
+            "idempotency_key": self.idempotency_key,
+            "request_hash": self.request_hash() if self.idempotency_key is not None else None,
+            "key_id": self.key_id,
+            "parent_id": self.parent_id,
+            "retried_from": self.retried_from,
+        }
 
 
 @dataclass(frozen=True)

@@ -46,7 +46,7 @@ from stoker.job_values import (
 )
 from stoker.retries import EXCUSED, Tried
 from stoker.states import FINAL, TRANSITIONS, JobState, Trigger
-from stoker.stored_json import as_given, as_possible
+from stoker.stored_json import as_possible
 
 __all__ = [
     "CancelResult",
@@ -92,34 +92,12 @@ async def submit(db: AsyncEngine, new: NewJob) -> Submitted:
         InvalidRequest: the input holds what Postgres cannot.
         QueueFull: as many jobs of the app wait as may.
     """
-    endpoint = new.version.endpoint(new.endpoint)
-    lane = {"version_id": new.version.id, "uses_gpus": endpoint.uses_gpus, "tenant_id": new.tenant_id}
-    request_hash = new.request_hash() if new.idempotency_key is not None else None
-    row = {
-        "job_id": new_id(),
-        **lane,
-        "endpoint": new.endpoint,
-        "kind": endpoint.kind,
-        "priority": new.priority,
-        "input": as_given(new.input),
-        "max_attempts": new.max_attempts or endpoint.max_attempts,
-        "run_timeout_s": new.run_timeout_s or endpoint.run_timeout_s,
-        "stall_timeout_s": endpoint.stall_timeout_s,
-        "start_timeout_s": new.start_timeout_s or endpoint.start_timeout_s,
-        "run_at": new.run_at,
-        "webhook_url": new.webhook_url,
-        "tags": list(new.tags),
-        "idempotency_key": new.idempotency_key,
-        "request_hash": request_hash,
-        "key_id": new.key_id,
-        "parent_id": new.parent_id,
-        "retried_from": new.retried_from,
-    }
+    row = new.row()
     async with transaction(db) as tx:
-        await lanes.enter(tx, lane, new)
+        await lanes.enter(tx, row, new)
         stored = await sql.run(tx, "submit", row)
         # A statement of its own: it must see the lane as it is now that our job holds it.
-        await lanes.wake(tx, [lane | {"priority": new.priority}])
+        await lanes.wake(tx, [row])
         replay = await sql.run(tx, "find_replay", row) if new.idempotency_key is not None else None
     if (job := await stored.fetchone()) is not None:
         return Submitted(job["id"], JobState(job["state"]), created=True, queue=new.version.app)
