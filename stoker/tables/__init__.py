@@ -11,7 +11,7 @@ from stoker.tables.accounts import admin_requests, api_keys, audit_log, event_cl
 from stoker.tables.columns import metadata
 from stoker.tables.results import delivery_attempts, files, job_outputs, uploads, usage_records, webhook_deliveries
 from stoker.tables.serving import app_versions, apps, nodes, queue_lanes, runners
-from stoker.tables.work import job_attempts, job_events, job_heads, job_leases, jobs
+from stoker.tables.work import job_attempts, job_children, job_events, job_heads, job_leases, jobs
 
 __all__ = [
     "admin_requests",
@@ -23,6 +23,7 @@ __all__ = [
     "event_clock",
     "files",
     "job_attempts",
+    "job_children",
     "job_events",
     "job_heads",
     "job_leases",

@@ -18,6 +18,7 @@ from sqlalchemy import (
     SmallInteger,
     Table,
     Text,
+    UniqueConstraint,
     Uuid,
     text,
 )
@@ -93,6 +94,28 @@ jobs = Table(
     Index("jobs_of_tenant", "tenant_id", "id"),
     Index("jobs_finished", "finished_at", postgresql_where=text("finished_at IS NOT NULL")),
     Index("jobs_children", "parent_id", postgresql_where=text("parent_id IS NOT NULL")),
+)
+
+job_children = Table(
+    "job_children",
+    metadata,
+    # Deferred: a child is named, by the lease of its parent, before its row is made in the same transaction.
+    Column(
+        "child_id",
+        Uuid,
+        ForeignKey("jobs.id", ondelete="CASCADE", deferrable=True, initially="DEFERRED"),
+        primary_key=True,
+    ),
+    needed("parent_id", Uuid),
+    needed("root_id", Uuid),
+    needed("depth", SmallInteger),
+    needed("name", Text),
+    needed("generation", Integer),
+    needed("is_settled", Boolean, "false"),
+    UniqueConstraint("parent_id", "name", "generation"),
+    CheckConstraint("depth > 0 AND generation > 0 AND parent_id <> child_id", name="place"),
+    Index("children_of_root", "root_id"),
+    Index("children_unsettled", "parent_id", postgresql_where=text("NOT is_settled")),
 )
 
 job_heads = Table(
