@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Literal
 from uuid import UUID
 
@@ -39,7 +39,10 @@ class NodeInfo:
 
 @dataclass(frozen=True)
 class RunnerInfo:
-    """A runner on a node. ``slots`` are the numbers of those it occupies, ``pids`` its ranks' processes."""
+    """What a node says of a runner, in ages: the times are the database's.
+
+    ``slots`` are the numbers of those it occupies, ``pids`` its app host and its ranks.
+    """
 
     name: str
     app: str
@@ -47,6 +50,25 @@ class RunnerInfo:
     world_size: int
     slots: list[int] = field(default_factory=list)
     pids: list[int] = field(default_factory=list)
+    used_ago_s: float | None = None
+    quarantined_for_s: float | None = None
+
+
+@dataclass(frozen=True)
+class RunnerRow:
+    """A runner as a list shows it: the last report of its node.
+
+    ``used_at`` is when its ranks were last busy, ``quarantined_until`` when its app is tried again after crashes.
+    """
+
+    name: str
+    app: str
+    state: str
+    world_size: int
+    slots: list[int]
+    pids: list[int]
+    used_at: datetime | None
+    quarantined_until: datetime | None
 
 
 @dataclass(frozen=True)
@@ -61,7 +83,7 @@ class NodeRow:
     slots: int
     gpus: list[dict[str, Any]]
     apps: list[str]
-    runners: list[RunnerInfo]
+    runners: list[RunnerRow]
     running: int
     pid: int
     version: str
@@ -91,7 +113,7 @@ async def report_runners(db: AsyncEngine, node_id: str, boot_id: UUID, reports: 
             return
         await tx.execute(delete(runners).where(runners.c.node_id == node_id))
         if reports:
-            await tx.execute(insert(runners).values([asdict(report) | {"node_id": node_id} for report in reports]))
+            await tx.execute(insert(runners).values([_row(node_id, report) for report in reports]))
 
 
 async def set_state(db: AsyncEngine, node_id: str, boot_id: UUID, state: NodeState) -> None:
@@ -126,7 +148,16 @@ async def list_nodes(db: AsyncEngine) -> list[NodeRow]:
             gpus=row.gpus,
             apps=row.apps,
             runners=[
-                RunnerInfo(one.name, one.app, one.state, one.world_size, one.slots, one.pids)
+                RunnerRow(
+                    one.name,
+                    one.app,
+                    one.state,
+                    one.world_size,
+                    one.slots,
+                    one.pids,
+                    one.used_at,
+                    one.quarantined_until,
+                )
                 for one in reported
                 if one.node_id == row.id
             ],
@@ -138,3 +169,13 @@ async def list_nodes(db: AsyncEngine) -> list[NodeRow]:
         )
         for row in found
     ]
+
+
+def _row(node_id: str, report: RunnerInfo) -> dict[str, Any]:
+    row = asdict(report) | {"node_id": node_id}
+    used_ago_s, quarantined_for_s = row.pop("used_ago_s"), row.pop("quarantined_for_s")
+    row["used_at"] = None if used_ago_s is None else func.stoker_now() - timedelta(seconds=used_ago_s)
+    row["quarantined_until"] = (
+        None if quarantined_for_s is None else func.stoker_now() + timedelta(seconds=quarantined_for_s)
+    )
+    return row

@@ -76,6 +76,8 @@ runners = Table(
     needed("slots", ARRAY(Integer)),
     needed("pids", ARRAY(Integer)),
     moment("updated_at"),
+    maybe("used_at"),
+    maybe("quarantined_until"),
     PrimaryKeyConstraint("node_id", "name"),
 )
 

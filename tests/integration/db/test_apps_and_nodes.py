@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import timedelta
 from uuid import UUID, uuid4
 
 import pytest
@@ -92,13 +93,19 @@ async def test_a_node_is_listed_with_its_runners_and_what_it_runs(world: World) 
     node = await world.node()
     await world.submit()
     await node.take()
-    runner = nodes.RunnerInfo("r0", "acme/echo", "warm", 2, [0, 1], [11, 12])
+    runner = nodes.RunnerInfo("r0", "acme/echo", "quarantined", 2, [0, 1], [11, 12], used_ago_s=5, quarantined_for_s=30)
 
     await nodes.report_runners(world.db, "n1", node.boot_id, [runner])
 
     [listed] = await nodes.list_nodes(world.db)
     assert (listed.node_id, listed.state, listed.is_live, listed.running) == ("n1", "ready", True, 1)
-    assert (listed.apps, listed.runners) == (["acme/echo"], [runner])
+    [shown] = listed.runners
+    assert listed.apps == ["acme/echo"]
+    assert (shown.app, shown.state, shown.slots, shown.pids) == ("acme/echo", "quarantined", [0, 1], [11, 12])
+    assert (shown.used_at, shown.quarantined_until) == (
+        listed.heartbeat_at - timedelta(seconds=5),
+        listed.heartbeat_at + timedelta(seconds=30),
+    )
     await nodes.report_runners(world.db, "n1", node.boot_id, [])
     assert (await nodes.list_nodes(world.db))[0].runners == []
 
