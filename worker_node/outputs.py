@@ -62,9 +62,11 @@ def link(document: dict[str, Any], output: Output) -> None:
 async def discard(storage: Storage, attempt: Attempt) -> None:
     """Delete what the attempt stored: its result is not, and will not be, the job's."""
     try:
-        await storage.delete_prefix(folder_of(attempt))
+        objects = await storage.delete_prefix(folder_of(attempt))
     except StorageUnavailable as error:
         logger.warning("outputs_not_discarded", error=str(error)[:300], **attempt.names)
+    else:
+        logger.info("outputs_discarded", objects=objects, **attempt.names)
 
 
 def folder_of(attempt: Attempt) -> str:
