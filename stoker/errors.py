@@ -23,6 +23,9 @@
         |   +-- OutOfMemory       of a GPU or of the machine
         |   +-- GpuFailed         a GPU cannot be used by the process any more
         |   +-- CollectiveFailed  ranks lost each other
+        |   +-- ChildFailed       a job that the app called and waited for
+        |   |   +-- ChildCancelled
+        |   +-- CallRefused       the app may not call another, or not like that
         +-- WorkerCrashed         a rank or the app's process died
         +-- CrashedBeside         the app's process died while it served several jobs
         +-- NodeLost              the attempt's lease ran out
@@ -218,6 +221,42 @@ class CollectiveFailed(AppError):
 
     code, title, crash = "collective_failed", "The ranks lost each other", True
     hint = "The first rank that failed says why; NCCL_DEBUG=WARN says more."
+
+
+class ChildFailed(AppError):
+    """A job that the app called has failed: ``child_id`` of ``app``, with ``error_type`` and ``error_message``."""
+
+    code, title = "child_failed", "A job that the app called has failed"
+    hint = "Read the child that the message names, and its attempts."
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        type_name: str = "",
+        traceback: str = "",
+        hint: str | None = None,
+        child_id: str = "",
+        app: str = "",
+        error_type: str = "",
+        error_message: str = "",
+    ) -> None:
+        super().__init__(message, type_name=type_name, traceback=traceback, hint=hint)
+        self.child_id, self.app, self.error_type, self.error_message = child_id, app, error_type, error_message
+
+
+class ChildCancelled(ChildFailed):
+    """A job that the app called was cancelled by somebody."""
+
+    code, title, retryable = "child_cancelled", "A job that the app called was cancelled", False
+    hint = "Submit the job again if it was not meant to be."
+
+
+class CallRefused(AppError):
+    """The app may not call another one here, or not with this request. Nothing was started."""
+
+    code, title, retryable = "call_refused", "The app may not call another one like this", False
+    hint = "See 'Calling another app' in docs/writing-apps.md."
 
 
 class WorkerCrashed(ExecutionError):
