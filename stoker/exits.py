@@ -60,9 +60,9 @@ def lost(lease: Lease, *, tried: Tried, node_id: str) -> Exit:
     return _exit(lease, decision, error=error, node_id=node_id) | {"outcome": "lease_lost"}
 
 
-def released(lease: Lease, *, tried: Tried, reason: str) -> Exit:
+def released(lease: Lease, *, tried: Tried, reason: str, usage: Usage | None) -> Exit:
     """The node gives the job back unharmed."""
-    exit_ = _exit(lease, Decision(Trigger.CANCEL if tried.cancel_asked else Trigger.RELEASE))
+    exit_ = _exit(lease, Decision(Trigger.CANCEL if tried.cancel_asked else Trigger.RELEASE), usage=usage)
     return exit_ if tried.cancel_asked else exit_ | {"reason": reason}
 
 

@@ -219,13 +219,13 @@ async def request_cancel(db: AsyncEngine, job_id: UUID, tenant_id: UUID | None) 
     return CancelResult(left.state, None, left.seq)
 
 
-async def release(db: AsyncEngine, leases: Sequence[Lease], reason: str) -> list[Moved]:
-    """Give running jobs back unharmed (a node drains): queued again, no retry used up."""
+async def release(db: AsyncEngine, leases: Mapping[Lease, Usage | None], reason: str) -> list[Moved]:
+    """Give running jobs back unharmed (a node drains), with what they took: queued again, no retry used up."""
 
     def give_back(lease: Lease, held: DictRow) -> Exit:
-        return exits.released(lease, tried=Tried.of(held), reason=reason)
+        return exits.released(lease, tried=Tried.of(held), reason=reason, usage=leases[lease])
 
-    return await _take_back(db, "find_leases", _listed(leases), give_back)
+    return await _take_back(db, "find_leases", _listed(list(leases)), give_back)
 
 
 async def release_former_boots(db: AsyncEngine, node_id: str, boot_id: UUID) -> list[Moved]:

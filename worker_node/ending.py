@@ -57,7 +57,7 @@ async def finish(
 ) -> Finished | None:
     """Record the attempt's end, with the next claim in the same transaction. None: it was not this attempt's to end."""
     if attempt.reason is StopReason.DRAIN and not isinstance(outcome, Succeeded):
-        await _release(engines, attempt)
+        await _release(engines, attempt, usage)
         return None
     patience = Patience(attempt, unless=attempt.lease_lost)
     is_unrecorded = True
@@ -120,10 +120,10 @@ async def _announce(engines: Engines, attempt: Attempt, stored: Sequence[Output]
         engines.tell(attempt.claim.job_id, seq)
 
 
-async def _release(engines: Engines, attempt: Attempt) -> None:
+async def _release(engines: Engines, attempt: Attempt, usage: Usage) -> None:
     """Give the job back, unharmed; another node is rung for."""
     try:
-        moved = await jobs.release(engines.db, [attempt.lease], "node_draining")
+        moved = await jobs.release(engines.db, {attempt.lease: usage}, "node_draining")
     except Exception as error:
         if not is_passing(error):
             raise

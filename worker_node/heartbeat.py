@@ -94,7 +94,7 @@ class Heartbeat:
             return
         try:
             async with asyncio.timeout(self._lease_s / 4):
-                moved = await jobs.release(self._db, never_came, "claim_lost")
+                moved = await jobs.release(self._db, dict.fromkeys(never_came), "claim_lost")
         except Exception as error:  # noqa: BLE001 - as above; the next beat tries again, or the leases run out
             self._note_missed(error)
             return

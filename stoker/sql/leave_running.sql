@@ -31,7 +31,8 @@ WITH exit AS MATERIALIZED (
               x.is_final, x.outcome, x.reason, x.result, x.error, x.delivery_id, x.usage, x.outputs
 ), gone AS (
     DELETE FROM job_leases l USING job j WHERE l.job_id = j.id AND l.attempt = j.attempt
-    RETURNING l.job_id, l.version_id, l.uses_gpus, l.tenant_id, l.counts, l.charged
+    RETURNING l.job_id, l.version_id, l.uses_gpus, l.tenant_id, l.node_id, l.runner, l.renewed_at, l.counts,
+              l.charged
 ), head AS (
     UPDATE job_heads h SET last_seq = h.last_seq + 1, mark = greatest(h.mark, stoker_mark())
     FROM gone g WHERE h.job_id = g.job_id
@@ -43,23 +44,33 @@ WITH exit AS MATERIALIZED (
            || CASE WHEN j.error IS NULL OR j.state = 'cancelled' THEN '{}' ELSE jsonb_build_object('error', j.error) END
            || CASE WHEN j.result IS NULL THEN '{}' ELSE jsonb_build_object('result', j.result) END
     FROM job j JOIN head h ON h.job_id = j.id
+), unsaid AS (
+    -- Where its node does not say what the attempt took, the runner was held from the claim until the node was last heard of.
+    SELECT j.id, greatest(extract(epoch FROM g.renewed_at - t.claimed_at)::float8, 0) AS held_s,
+           CASE WHEN j.uses_gpus THEN coalesce(r.world_size, (v.manifest ->> 'num_gpus')::int, 0) ELSE 0 END AS gpus
+    FROM job j JOIN gone g ON g.job_id = j.id JOIN job_attempts t ON t.job_id = j.id AND t.attempt = j.attempt
+    JOIN app_versions v ON v.id = j.version_id
+    LEFT JOIN runners r ON r.node_id = g.node_id AND r.name = g.runner
+    WHERE j.usage IS NULL
 ), tried AS (
     UPDATE job_attempts t
-    SET ended_at = stoker_now(), outcome = j.outcome, error = j.error,
-        gpus = coalesce(u.gpus, 0), gpu_seconds = coalesce(u.gpu_seconds, 0), warm = u.warm,
-        phases = coalesce(u.phases, '{}'), peak_memory_bytes = u.peak_memory_bytes
-    FROM job j CROSS JOIN LATERAL jsonb_to_record(coalesce(j.usage, '{}')) AS u (
+    SET ended_at = stoker_now(), outcome = j.outcome, error = j.error, warm = u.warm,
+        gpus = coalesce(u.gpus, n.gpus, 0), gpu_seconds = coalesce(u.gpu_seconds, n.gpus * n.held_s, 0),
+        phases = coalesce(u.phases, jsonb_build_object('held', n.held_s)), peak_memory_bytes = u.peak_memory_bytes
+    FROM job j LEFT JOIN unsaid n ON n.id = j.id
+    CROSS JOIN LATERAL jsonb_to_record(coalesce(j.usage, '{}')) AS u (
         gpus int, gpu_seconds float8, warm boolean, phases jsonb, peak_memory_bytes bigint)
     WHERE t.job_id = j.id AND t.attempt = j.attempt
     RETURNING t.job_id, t.attempt, t.node_id, t.claimed_at, t.outcome, t.gpus, t.gpu_seconds, t.warm
 ), freed AS (
-    -- The claim charged the lane with a guess; what was measured takes its place, and makes the next guess better. An
-    -- attempt without a measure (lost, given back) has cost what was guessed.
+    -- The claim charged the lane with a guess; what was measured takes its place, and makes the next guess better, unless
+    -- the job was given back half done. An attempt that its node did not measure has cost what was guessed.
     UPDATE queue_lanes q
     SET running = q.running - g.n, vtime = q.vtime + g.owed / q.weight,
         job_cost = coalesce(0.75 * q.job_cost + 0.25 * g.took, q.job_cost)
     FROM (
-        SELECT o.version_id, o.uses_gpus, o.tenant_id, count(*) FILTER (WHERE o.counts) AS n, avg(m.took) AS took,
+        SELECT o.version_id, o.uses_gpus, o.tenant_id, count(*) FILTER (WHERE o.counts) AS n,
+               avg(m.took) FILTER (WHERE t.outcome <> 'released') AS took,
                coalesce(sum(m.took - o.charged), 0) AS owed
         FROM gone o JOIN job j ON j.id = o.job_id JOIN tried t ON t.job_id = o.job_id
         CROSS JOIN LATERAL (
@@ -76,7 +87,6 @@ WITH exit AS MATERIALIZED (
     INSERT INTO usage_records (job_id, attempt, tenant_id, app_id, node_id, outcome, gpus, gpu_seconds, warm, started_at)
     SELECT t.job_id, t.attempt, j.tenant_id, v.app_id, t.node_id, t.outcome, t.gpus, t.gpu_seconds, t.warm, t.claimed_at
     FROM tried t JOIN job j ON j.id = t.job_id JOIN app_versions v ON v.id = j.version_id
-    WHERE j.usage IS NOT NULL
 ), stored AS (
     INSERT INTO job_outputs (id, job_id, attempt, position, name, pointer, key, content_type, size_bytes, sha256, token,
                              metadata)

@@ -8,7 +8,7 @@ WITH node AS (
     WHERE l.node_id = %(node_id)s AND l.boot_id = %(boot_id)s
     ORDER BY l.job_id FOR NO KEY UPDATE OF l
 ), kept AS (
-    UPDATE job_leases l SET expires_at = stoker_now() + make_interval(secs => %(lease_s)s)
+    UPDATE job_leases l SET renewed_at = stoker_now(), expires_at = stoker_now() + make_interval(secs => %(lease_s)s)
     FROM held h WHERE l.job_id = h.job_id AND l.attempt = h.attempt
     RETURNING l.job_id, l.attempt
 ), said AS (

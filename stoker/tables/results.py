@@ -112,7 +112,7 @@ usage_records = Table(
     needed("outcome", Text),
     needed("gpus", Integer),
     needed("gpu_seconds", Double),
-    needed("warm", Boolean),
+    maybe("warm", Boolean),  # a node that was lost has not said
     needed("started_at", DateTime(timezone=True)),
     moment("ended_at"),
     PrimaryKeyConstraint("job_id", "attempt"),

@@ -157,7 +157,7 @@ async def test_progress_of_an_attempt_that_lost_its_job_is_not_shown(
     job_id = await submit(http, app)
     first = await node.claim()
     await node.progress(first, first.seq, 9)
-    await jobs.release(node.db, [first.lease], "drain")
+    await jobs.release(node.db, {first.lease: None}, "drain")
     second = await node.claim()
 
     async with events(http, f"/v1/jobs/{job_id}/events") as raw:

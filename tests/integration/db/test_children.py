@@ -38,7 +38,7 @@ async def call(
 
 
 async def next_attempt(world: World, node: Node, parent: Claim) -> Claim:
-    await jobs.release(world.db, [parent.lease], "node_draining")
+    await jobs.release(world.db, {parent.lease: None}, "node_draining")
     return await node.take()
 
 

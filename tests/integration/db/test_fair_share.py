@@ -137,7 +137,7 @@ async def test_an_attempt_that_was_given_back_has_cost_what_was_guessed(world: W
     claim = await node.take()
     charged = await world.value("SELECT vtime FROM queue_lanes")
 
-    await jobs.release(world.db, [claim.lease], "draining")
+    await jobs.release(world.db, {claim.lease: None}, "draining")
 
     [lane] = await world.rows("SELECT vtime, job_cost, running FROM queue_lanes")
     assert lane == {"vtime": charged, "job_cost": 1.0, "running": 0}

@@ -7,14 +7,14 @@ from uuid import UUID
 
 import pytest
 
-from stoker import job_queries, jobs
+from stoker import apps, job_queries, jobs, nodes
 from stoker.errors import CrashedBeside, LeaseLost, StorageUnavailable
 from stoker.events import EventKind
 from stoker.ids import new_id
 from stoker.job_values import Claim, ErrorReport, Failed
 from stoker.retries import CRASH_CAP, ENGINE_PAUSE_S, EXCUSED_CAP
 from stoker.states import JobState
-from tests.support.job_world import CRASH, DONE, RETRYABLE, USER_ERROR, Node, World
+from tests.support.job_world import CRASH, DONE, RETRYABLE, USER_ERROR, Node, World, endpoint, manifest
 
 pytestmark = pytest.mark.anyio
 
@@ -177,6 +177,67 @@ async def test_gpu_seconds_of_all_attempts_are_counted(world: World) -> None:
     assert await world.value("SELECT wasted_gpu_seconds FROM v_gpu_seconds") == 2.0
 
 
+@pytest.mark.parametrize("lose", ["reaper", "new boot"])
+async def test_an_attempt_whose_node_was_lost_held_its_gpus_until_it_was_last_heard_of(world: World, lose: str) -> None:
+    node = await world.node()
+    job = await world.submit()
+    claim = await node.take()
+    await world.set_clock(6.5)
+    await node.renew(claim)
+    await world.set_clock(30)
+
+    await (jobs.reap(world.db) if lose == "reaper" else world.node(node.id))
+
+    [usage] = await world.rows("SELECT attempt, gpus, gpu_seconds, warm, outcome FROM usage_records")
+    assert list(usage.values()) == [1, 2, 13.0, None, "lease_lost"]
+    [attempt] = (await job_queries.get(world.db, job.job_id, None)).attempts
+    assert (attempt.gpu_seconds, attempt.warm, attempt.phases) == (13.0, None, {"held": 6.5})
+    [sums] = await world.rows(
+        "SELECT gpu_seconds, useful_gpu_seconds, wasted_gpu_seconds, cold_starts FROM v_gpu_seconds"
+    )
+    assert list(sums.values()) == [13.0, 0.0, 13.0, 0]
+
+
+async def test_a_lost_attempt_held_as_many_gpus_as_its_runner_has(world: World) -> None:
+    """A node may run an app on another number of GPUs than its manifest names."""
+    node = await world.node()
+    await nodes.report_runners(
+        world.db, node.id, node.boot_id, [nodes.RunnerInfo("r0", "acme/echo", "warm", 4, [], [])]
+    )
+    await world.submit()
+    claim = await node.take()
+    await world.set_clock(5)
+    await node.renew(claim)
+    await world.set_clock(30)
+
+    await jobs.reap(world.db)
+
+    assert await world.rows("SELECT gpus, gpu_seconds FROM usage_records") == [{"gpus": 4, "gpu_seconds": 20.0}]
+
+
+async def test_a_node_that_gives_a_job_back_says_what_it_took(world: World) -> None:
+    node = await world.node()
+    await world.submit()
+    claim = await node.take()
+    await world.set_clock(5)
+
+    await jobs.release(world.db, {claim.lease: jobs.Usage(3.0, 2, True, {"run": 1.5})}, "drain")
+
+    [usage] = await world.rows("SELECT gpus, gpu_seconds, warm, outcome FROM usage_records")
+    assert list(usage.values()) == [2, 3.0, True, "released"]
+
+
+async def test_a_job_of_no_gpus_whose_node_was_lost_took_none(world: World) -> None:
+    version = await apps.publish(world.db, manifest("acme/cpu", endpoint(uses_gpus=False)))
+    await world.submit(version=version)
+    await (await world.node(versions=[version])).take()
+    await world.set_clock(16)
+
+    await jobs.reap(world.db)
+
+    assert await world.rows("SELECT gpus, gpu_seconds FROM usage_records") == [{"gpus": 0, "gpu_seconds": 0.0}]
+
+
 async def test_what_postgres_cannot_hold_is_replaced_in_results_and_events(world: World) -> None:
     node = await world.node()
     job = await world.submit()
@@ -230,7 +291,7 @@ async def lose_by_new_boot(world: World, node: Node, claim: Claim) -> None:
 
 
 async def lose_by_release(world: World, node: Node, claim: Claim) -> None:
-    await jobs.release(world.db, [claim.lease], "drain")
+    await jobs.release(world.db, {claim.lease: None}, "drain")
 
 
 async def lose_to_a_second_attempt(world: World, node: Node, claim: Claim) -> None:
@@ -266,7 +327,7 @@ async def test_a_lost_attempt_changes_nothing_anywhere(world: World, lose: objec
     with pytest.raises(LeaseLost):
         await jobs.append_events(world.db, claim.lease, [(EventKind.LOG, {})])
     renewal = await node.renew(claim, progress={claim.job_id: {"step": 9}})
-    assert await jobs.release(world.db, [claim.lease], "drain") == []
+    assert await jobs.release(world.db, {claim.lease: None}, "drain") == []
 
     assert renewal.lost == {claim.lease}
     assert await world.everything() == before

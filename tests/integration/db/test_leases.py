@@ -247,7 +247,7 @@ async def test_a_draining_node_gives_jobs_back_without_using_up_a_try(world: Wor
     job = await world.submit(max_attempts=1)
     claim = await node.take()
 
-    [moved] = await jobs.release(world.db, [claim.lease], "drain")
+    [moved] = await jobs.release(world.db, {claim.lease: None}, "drain")
 
     assert (moved.state, moved.queue) == (JobState.QUEUED, "acme/echo")
     assert list((await world.rows("SELECT failures, crashes, avoid_node FROM jobs"))[0].values()) == [0, 0, None]
@@ -262,6 +262,6 @@ async def test_a_job_that_was_to_be_cancelled_is_cancelled_when_its_node_drains(
     claim = await node.take()
     await jobs.request_cancel(world.db, job.job_id, None)
 
-    [moved] = await jobs.release(world.db, [claim.lease], "drain")
+    [moved] = await jobs.release(world.db, {claim.lease: None}, "drain")
 
     assert moved.state is JobState.CANCELLED

@@ -36,7 +36,12 @@ async def test_a_row_that_cannot_be_true_is_refused(world: World, database_url: 
 
 
 async def test_no_index_stands_on_a_column_that_a_heartbeat_writes(world: World) -> None:
-    written = {("job_leases", "expires_at"), ("job_heads", "progress"), ("job_heads", "progress_at")}
+    written = {
+        ("job_leases", "expires_at"),
+        ("job_leases", "renewed_at"),
+        ("job_heads", "progress"),
+        ("job_heads", "progress_at"),
+    }
     written |= {("nodes", "heartbeat_at")}
 
     indexed = await world.rows(

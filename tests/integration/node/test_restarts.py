@@ -86,7 +86,7 @@ async def test_a_node_that_stood_still_past_its_lease_adds_nothing_when_it_goes_
     assert [attempt.outcome for attempt in job.attempts] == ["lease_lost", "succeeded"]
     assert replace(await desk.get(job_id), served=job.served) == job
     assert (await desk.events(job_id), await _usage(desk)) == (events, usage)
-    assert usage == [(2, "succeeded")]
+    assert usage == [(1, "lease_lost"), (2, "succeeded")]
     assert await storage.size_of(f"{job.tenant_id}/{job.id}/1/0-waited.txt") is None
     assert await storage.size_of(f"{job.tenant_id}/{job.id}/2/0-waited.txt") == len("waited")
 
