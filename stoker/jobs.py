@@ -103,7 +103,7 @@ async def submit(db: AsyncEngine, new: NewJob) -> Submitted:
         return Submitted(job["id"], JobState(job["state"]), created=True, queue=new.version.app)
     first = None if replay is None else await replay.fetchone()
     assert first is not None  # noqa: S101 (only a known key stores nothing)
-    return _replayed(first, request_hash)
+    return _replayed(first, row["request_hash"])
 
 
 async def find_replay(db: AsyncEngine, tenant_id: UUID, idempotency_key: str, request_hash: bytes) -> Submitted | None:
