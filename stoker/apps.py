@@ -5,7 +5,9 @@ It moves no job. Nodes publish; the API reads.
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 from uuid import UUID
 
@@ -13,6 +15,7 @@ from sqlalchemy import Row, func, select
 from sqlalchemy.dialects.postgresql import distinct_on, insert
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from stoker import sql
 from stoker.database import reading
 from stoker.errors import UnknownApp
 from stoker.ids import new_id
@@ -71,7 +74,7 @@ _LIVE_NODES = (
     )
     .scalar_subquery()
 )
-# A version that somebody serves comes before any that nobody does: a job must not wait for one that is gone.
+# As find_newest_version.sql has it, for all apps.
 _NEWEST_FIRST = ((_LIVE_NODES > 0).desc(), app_versions.c.published_at.desc(), app_versions.c.id.desc())
 
 
@@ -101,11 +104,11 @@ async def newest(db: AsyncEngine, app: str) -> AppVersion:
     Raises:
         UnknownApp: nobody has published it.
     """
-    async with reading(db) as tx:
-        found = (await tx.execute(_VERSIONS.where(apps.c.name == app).order_by(*_NEWEST_FIRST).limit(1))).one_or_none()
-    if found is None:
+    found = await sql.ask(db, "find_newest_version", {"app": app})
+    if not found:
         raise UnknownApp(f"no node has published an app {app!r}")
-    return _version(found)
+    row = found[0]
+    return AppVersion(row["id"], row["app"], row["hash"], _manifest(row["manifest"]), row["max_queue_length"])
 
 
 async def version(db: AsyncEngine, version_id: UUID) -> AppVersion:
@@ -147,6 +150,12 @@ def _row(row: Row[*tuple[Any, ...]]) -> AppRow:
         max_running=row.max_running,
         max_queue_length=row.max_queue_length,
     )
+
+
+@lru_cache(maxsize=64)
+def _manifest(text: str) -> Manifest:
+    """Each submit reads its app's; nobody changes what it is given."""
+    return Manifest.from_json(json.loads(text))
 
 
 def _version(row: Row[*tuple[Any, ...]]) -> AppVersion:

@@ -16,6 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from stoker.database import reading
 from stoker.errors import InvalidRequest, NotFound
 from stoker.events import Event, EventId, EventKind
+from stoker.job_values import COUNTED, NewJob, Submitted
 from stoker.states import JobState
 from stoker.tables import app_versions, apps, job_attempts, job_events, job_heads, job_outputs, jobs, nodes
 from stoker.tables.columns import LANE
@@ -148,9 +149,7 @@ _SUMMARY = (
     .join(job_heads, job_heads.c.job_id == jobs.c.id)
 )
 
-# The jobs of its lane that come before a queued one, by the index that the claim reads. It counts no further than
-# COUNTED: that bounds what a look at a job costs, however long the queue.
-COUNTED = 1000
+# The jobs of its lane that come before a queued one, by the index that the claim reads.
 _other = jobs.alias("other")
 _BEFORE_IT = (
     select(literal(1))
@@ -192,6 +191,47 @@ async def get(db: AsyncEngine, job_id: UUID, tenant_id: UUID | None) -> JobView:
         outputs = tuple(_output(output) for output in await tx.execute(of_job))
     shown = _shown(row, attempts[job_id]) | {"queue_position": row.queue_position}
     return JobView(**shown, input=row.input, result=row.result, outputs=outputs)
+
+
+def just_submitted(new: NewJob, job: Submitted) -> JobView | None:
+    """The view of a job that was made this moment, without reading it; None if it was there before.
+
+    Pure. ``input`` is as it was sent; a reader gets it as Postgres keeps it, with names in another order.
+    """
+    if job.fresh is None:
+        return None
+    endpoint = new.version.endpoint(new.endpoint)
+    return JobView(
+        id=job.job_id,
+        tenant_id=new.tenant_id,
+        app=new.version.app,
+        endpoint=new.endpoint,
+        kind=endpoint.kind,
+        version=new.version.hash,
+        state=job.state,
+        priority=new.priority,
+        attempt=0,
+        max_attempts=new.max_attempts or endpoint.max_attempts,
+        attempts=(),
+        error=None,
+        progress=None,
+        webhook_url=new.webhook_url,
+        created_at=job.fresh.created_at,
+        available_at=job.fresh.available_at,
+        started_at=None,
+        finished_at=None,
+        cancel_requested_at=None,
+        tags=new.tags,
+        retried_from=new.retried_from,
+        parent_id=new.parent_id,
+        queue_position=job.fresh.queue_position,
+        gpu_seconds=0.0,
+        last_seq=1,
+        served=job.fresh.served,
+        input=new.input,
+        result=None,
+        outputs=(),
+    )
 
 
 async def list_jobs(

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
+from typing import Any, Self
 from uuid import UUID
 
 from stoker.apps import AppVersion
@@ -17,6 +18,9 @@ from stoker.errors import ExecutionError, StokerError
 from stoker.ids import new_id
 from stoker.states import JobState
 from stoker.stored_json import as_given
+
+COUNTED = 1000
+"""A queued job's place is counted no further: that bounds what a look at it costs, however long the queue."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,17 +94,38 @@ class NewJob:
             "key_id": self.key_id,
             "parent_id": self.parent_id,
             "retried_from": self.retried_from,
+            "counted": COUNTED,
         }
 
 
 @dataclass(frozen=True)
+class Fresh:
+    """What a job's first reader is told beside what was asked for; as ``job_queries`` has it."""
+
+    created_at: datetime
+    available_at: datetime
+    served: bool
+    queue_position: int | None
+
+
+@dataclass(frozen=True)
 class Submitted:
-    """``queue`` is the app (owner/alias) to ring for; ``created`` is False for a replayed Idempotency-Key."""
+    """``queue`` is the app (owner/alias) to ring for; ``created`` is False for a replayed Idempotency-Key.
+
+    ``fresh`` is of a job that was made.
+    """
 
     job_id: UUID
     state: JobState
     created: bool
     queue: str
+    fresh: Fresh | None = None
+
+    @classmethod
+    def stored(cls, row: Mapping[str, Any], queue: str) -> Self:
+        """What ``submit.sql`` answered."""
+        fresh = Fresh(row["created_at"], row["available_at"], row["served"], row["position"])
+        return cls(row["id"], JobState(row["state"]), created=True, queue=queue, fresh=fresh)
 
 
 @dataclass(frozen=True)

@@ -18,8 +18,8 @@ import psycopg
 from psycopg.rows import DictRow
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from stoker import apps, exits, lanes, sql
-from stoker.database import Connection, transaction
+from stoker import apps, claiming, exits, lanes, sql
+from stoker.database import Connection, is_unreachable, transaction
 from stoker.each_app import each_app
 from stoker.errors import Conflict, IdempotencyConflict, LeaseLost, NotFound, StartTimeout
 from stoker.events import EventKind
@@ -93,16 +93,20 @@ async def submit(db: AsyncEngine, new: NewJob) -> Submitted:
         QueueFull: as many jobs of the app wait as may.
     """
     row = new.row()
-    async with transaction(db) as tx:
-        await lanes.enter(tx, row, new)
-        stored = await sql.run(tx, "submit", row)
-        # A statement of its own: it must see the lane as it is now that our job holds it.
-        await lanes.wake(tx, [row])
-        replay = await sql.run(tx, "find_replay", row) if new.idempotency_key is not None else None
-    if (job := await stored.fetchone()) is not None:
-        return Submitted(job["id"], JobState(job["state"]), created=True, queue=new.version.app)
-    first = None if replay is None else await replay.fetchone()
-    assert first is not None  # noqa: S101 (only a known key stores nothing)
+    # To wake the lane takes a statement of its own: it must see the lane as it is now that our job holds it.
+    steps: list[sql.Step] = [("make_lane", row), ("submit", row), ("wake_lane", row)]
+    if new.idempotency_key is not None:
+        steps.append(("find_replay", row))
+    if new.version.max_queue_length is None:
+        _, stored, _, *replayed = await sql.at_once(db, *steps)
+    else:
+        async with transaction(db) as tx:
+            await lanes.enter(tx, row, new)
+            answers = [await sql.run(tx, *step) for step in steps]
+            stored, *replayed = [await answer.fetchall() for answer in (answers[1], *answers[3:])]
+    if stored:
+        return Submitted.stored(stored[0], new.version.app)
+    [[first]] = replayed  # only a known key stores nothing
     return _replayed(first, row["request_hash"])
 
 
@@ -112,18 +116,16 @@ async def find_replay(db: AsyncEngine, tenant_id: UUID, idempotency_key: str, re
     Raises:
         IdempotencyConflict: that was another request.
     """
-    async with transaction(db) as tx:
-        first = await sql.row(tx, "find_replay", {"tenant_id": tenant_id, "idempotency_key": idempotency_key})
-    return None if first is None else _replayed(first, request_hash)
+    found = await sql.ask(db, "find_replay", {"tenant_id": tenant_id, "idempotency_key": idempotency_key})
+    return _replayed(found[0], request_hash) if found else None
 
 
 async def claim(db: AsyncEngine, request: ClaimRequest) -> Claim | None:
     """Take the best waiting job of the app's queues; None if there is none to take now."""
     if not request.queues:
         return None
-    async with transaction(db) as tx:
-        await sql.run(tx, "lock_app_of_version", {"version_id": request.queues[0].version_id})
-        return await _claim(tx, request)
+    _, rows = await sql.at_once(db, claiming.lock(request), claiming.step(request))
+    return claiming.taken(rows)
 
 
 async def renew(
@@ -144,8 +146,7 @@ async def renew(
         "progress_ids": list(progress),
         "progress": [as_possible(data) for data in progress.values()],
     }
-    async with transaction(db) as tx:
-        held = {Lease(row["job_id"], row["attempt"]): row for row in await sql.rows(tx, "renew", values)}
+    held = {Lease(row["job_id"], row["attempt"]): row for row in await sql.ask(db, "renew", values)}
     return Renewal(
         lost=frozenset(lease for lease in leases if lease not in held),
         cancelled=frozenset(lease for lease, row in held.items() if row["cancel_asked"]),
@@ -166,11 +167,10 @@ async def append_events(db: AsyncEngine, lease: Lease, events: Sequence[tuple[Ev
         "kinds": [str(kind) for kind, _ in events],
         "data": [as_possible(data) for _, data in events],
     }
-    async with transaction(db) as tx:
-        head = await sql.row(tx, "append_events", values)
-    if head is None:
+    heads = await sql.ask(db, "append_events", values)
+    if not heads:
         raise LeaseLost(f"attempt {lease.attempt} of job {lease.job_id} does not hold it any more")
-    last_seq: int = head["last_seq"]
+    last_seq: int = heads[0]["last_seq"]
     return last_seq
 
 
@@ -178,23 +178,27 @@ async def finish(
     db: AsyncEngine, lease: Lease, outcome: Outcome, usage: Usage, *, then: ClaimRequest | None = None
 ) -> Finished:
     """End an attempt, and claim the next job of the same app in the same transaction if ``then`` asks so."""
-    async with transaction(db) as tx:
-        await sql.run(tx, "lock_app_of_job", {"job_id": lease.job_id})
-        if isinstance(outcome, Succeeded):
-            leaving = exits.succeeded(lease, outcome, usage)
-        elif isinstance(outcome, Stopped):
-            leaving = exits.stopped(lease, outcome, usage)
-        else:
-            held = await sql.row(tx, "hold_leases", _listed([lease]) | {"excused": EXCUSED, "only_expired": False})
-            if held is None:
-                return Finished(applied=False)
-            chance = random.random()  # noqa: S311 (spreads load)
-            leaving = exits.failed(lease, outcome, usage, tried=Tried.of(held), node_id=held["node_id"], chance=chance)
-        left = await _leave_running(tx, [leaving])
-        if not left:
-            return Finished(applied=False)
-        following = await _claim_or_leave_it(tx, then) if then is not None else None
-    return Finished(applied=True, state=left[0].state, seq=left[0].seq, next=following)
+    if isinstance(outcome, Failed):
+        return await _finish_step_by_step(db, lease, outcome, usage, then)
+    if isinstance(outcome, Succeeded):
+        leaving = exits.succeeded(lease, outcome, usage)
+    else:
+        leaving = exits.stopped(lease, outcome, usage)
+    end: sql.Step = ("leave_running", {"exits": as_possible([leaving])})
+    steps: list[sql.Step] = [("lock_app_of_job", {"job_id": lease.job_id}), end]
+    if then is not None:
+        steps.append(claiming.step(then, after=lease))
+    try:
+        _, left, *claimed = await sql.at_once(db, *steps)
+    except psycopg.Error as error:
+        if then is None or error.sqlstate is None or is_unreachable(error):
+            raise
+        # Refused as a whole, perhaps for the claim's sake, which must not cost the result.
+        return await _finish_step_by_step(db, lease, outcome, usage, then)
+    if not left:
+        return Finished(applied=False)
+    following = claiming.taken(claimed[0]) if claimed else None
+    return Finished(applied=True, state=JobState(left[0]["state"]), seq=left[0]["seq"], next=following)
 
 
 async def request_cancel(db: AsyncEngine, job_id: UUID, tenant_id: UUID | None) -> CancelResult:
@@ -300,27 +304,34 @@ def _replayed(first: DictRow, request_hash: bytes | None) -> Submitted:
     return Submitted(first["id"], JobState(first["state"]), created=False, queue=first["queue"])
 
 
-async def _claim(tx: Connection, request: ClaimRequest) -> Claim | None:
-    row = await sql.row(
-        tx,
-        "claim",
-        {
-            "versions": [queue.version_id for queue in request.queues],
-            "gpus": [queue.uses_gpus for queue in request.queues],
-            "node_id": request.node_id,
-            "boot_id": request.boot_id,
-            "runner": request.runner,
-            "lease_s": request.lease_s,
-        },
-    )
-    return None if row is None else Claim(**row)
+async def _finish_step_by_step(
+    db: AsyncEngine, lease: Lease, outcome: Outcome, usage: Usage, then: ClaimRequest | None
+) -> Finished:
+    """The same where what is written depends on what is found, or where all at once was refused."""
+    async with transaction(db) as tx:
+        await sql.run(tx, "lock_app_of_job", {"job_id": lease.job_id})
+        if isinstance(outcome, Succeeded):
+            leaving = exits.succeeded(lease, outcome, usage)
+        elif isinstance(outcome, Stopped):
+            leaving = exits.stopped(lease, outcome, usage)
+        else:
+            held = await sql.row(tx, "hold_leases", _listed([lease]) | {"excused": EXCUSED, "only_expired": False})
+            if held is None:
+                return Finished(applied=False)
+            chance = random.random()  # noqa: S311 (spreads load)
+            leaving = exits.failed(lease, outcome, usage, tried=Tried.of(held), node_id=held["node_id"], chance=chance)
+        left = await _leave_running(tx, [leaving])
+        if not left:
+            return Finished(applied=False)
+        following = await _claim_or_leave_it(tx, then) if then is not None else None
+    return Finished(applied=True, state=left[0].state, seq=left[0].seq, next=following)
 
 
 async def _claim_or_leave_it(tx: Connection, request: ClaimRequest) -> Claim | None:
     """A claim that, should it fail, takes nothing of the transaction with it: the result before it must stand."""
     try:
         async with tx.transaction():
-            return await _claim(tx, request)
+            return claiming.taken(await sql.rows(tx, *claiming.step(request)))
     except psycopg.Error:
         log.exception("claim after finish failed; the node will look again", extra={"node_id": request.node_id})
         return None

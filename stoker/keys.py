@@ -18,6 +18,7 @@ from sqlalchemy import func, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from stoker import sql
 from stoker.database import reading
 from stoker.errors import InvalidRequest, NotFound, Unauthenticated
 from stoker.ids import new_id
@@ -105,22 +106,14 @@ async def verify(db: AsyncEngine, presented: str) -> Caller:
         Unauthenticated: it is no key, or not one that is valid now.
     """
     key_id, _, secret = presented.partition(":")
-    valid = api_keys.c.revoked_at.is_(None) & (
-        api_keys.c.expires_at.is_(None) | (api_keys.c.expires_at > func.stoker_now())
-    )
-    async with reading(db) as tx:
-        found = (
-            await tx.execute(
-                select(api_keys, tenants.c.name.label("tenant_name"), valid.label("is_valid"))
-                .join(tenants)
-                .where(api_keys.c.id == key_id.replace("\0", ""))
-            )
-        ).one_or_none()
+    rows = await sql.ask(db, "find_key", {"key_id": key_id.replace("\0", "")})
+    found = rows[0] if rows else None
     # Compared even where there is nothing to compare with, so that the time taken tells nothing about ids.
-    matches = hmac.compare_digest(_digest(secret), b"" if found is None else bytes(found.secret_sha256))
-    if found is None or not matches or not found.is_valid:
+    matches = hmac.compare_digest(_digest(secret), b"" if found is None else bytes(found["secret_sha256"]))
+    if found is None or not matches or not found["is_valid"]:
         raise Unauthenticated("the key is not valid")
-    return Caller(found.id, found.tenant_id, found.tenant_name, frozenset(found.scopes), found.best_priority)
+    scopes = frozenset(found["scopes"])
+    return Caller(found["id"], found["tenant_id"], found["tenant_name"], scopes, found["best_priority"])
 
 
 async def list_keys(db: AsyncEngine, tenant_id: UUID | None = None) -> list[KeyRow]:

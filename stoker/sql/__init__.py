@@ -12,14 +12,19 @@ from typing import Any
 
 from psycopg import AsyncCursor
 from psycopg.rows import DictRow, dict_row
+from sqlalchemy.ext.asyncio import AsyncEngine
 
-from stoker.database import Connection
+from stoker.database import Connection, prepared
+
+Step = tuple[str, Mapping[str, Any]]
+"""A statement's name and its values."""
 
 
 @cache
 def statement(name: str) -> bytes:
-    """The text of ``name``.sql."""
-    return files(__name__).joinpath(f"{name}.sql").read_bytes()
+    """The text of ``name``.sql, without what is no statement: psycopg keeps what it has parsed, if it is short."""
+    lines = (line.strip() for line in files(__name__).joinpath(f"{name}.sql").read_text().splitlines())
+    return " ".join(line for line in lines if line and not line.startswith("--")).encode()
 
 
 async def run(tx: Connection, name: str, values: Mapping[str, Any]) -> AsyncCursor[DictRow]:
@@ -35,3 +40,29 @@ async def row(tx: Connection, name: str, values: Mapping[str, Any]) -> DictRow |
 async def rows(tx: Connection, name: str, values: Mapping[str, Any]) -> list[DictRow]:
     """All rows of ``name``.sql's answer."""
     return await (await run(tx, name, values)).fetchall()
+
+
+async def at_once(db: AsyncEngine, *steps: Step) -> list[list[DictRow]]:
+    """A transaction of statements that are all known beforehand, in one round trip; the rows of each.
+
+    Locks that it takes are held for no longer than the server needs. What is sent before a pipeline's one Sync is a
+    transaction: it begins with the first statement, the Sync commits it, and an error undoes all of it.
+    """
+    async with prepared(db) as connection:
+        async with connection.pipeline():
+            answers = [
+                await connection.cursor(row_factory=dict_row).execute(statement(name), values, prepare=True)
+                for name, values in steps
+            ]
+        return [await _rows(answer) for answer in answers]
+
+
+async def ask(db: AsyncEngine, name: str, values: Mapping[str, Any]) -> list[DictRow]:
+    """One statement, a transaction by itself; its rows."""
+    async with prepared(db) as connection:
+        answer = await connection.cursor(row_factory=dict_row).execute(statement(name), values, prepare=True)
+        return await _rows(answer)
+
+
+async def _rows(answer: AsyncCursor[DictRow]) -> list[DictRow]:
+    return await answer.fetchall() if answer.description else []

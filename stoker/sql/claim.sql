@@ -1,5 +1,6 @@
 -- Behind the app's lock. The best open lane (highest priority waiting, then least served), and that lane's first job. Each
--- probe has its ORDER BY: without it a plan may walk finished rows.
+-- probe has its ORDER BY: without it a plan may walk finished rows. Sent together with the end of another attempt, it takes
+-- something only if this very transaction has ended that.
 WITH lane AS MATERIALIZED (
     SELECT best.*
     FROM unnest(%(versions)s::uuid[], %(gpus)s::boolean[]) AS queue (version_id, uses_gpus)
@@ -19,7 +20,10 @@ WITH lane AS MATERIALIZED (
     ) best
     JOIN apps a ON a.id = best.app_id
     WHERE NOT a.paused AND (a.max_running IS NULL OR a.max_running > (
-        SELECT coalesce(sum(o.running), 0) FROM queue_lanes o WHERE o.app_id = a.id))
+        SELECT coalesce(sum(o.running), 0) FROM queue_lanes o WHERE o.app_id = a.id AND o.running > 0))
+      AND (%(after_job)s::uuid IS NULL OR EXISTS (
+        SELECT 1 FROM job_attempts t WHERE t.job_id = %(after_job)s AND t.attempt = %(after_attempt)s::int
+          AND t.xmin = pg_current_xact_id()::xid))
     ORDER BY best.prio, best.vtime, best.tenant_id LIMIT 1
 ), chosen AS MATERIALIZED (
     SELECT j.id FROM lane l

@@ -11,7 +11,7 @@ WITH job AS (
            %(idempotency_key)s, %(request_hash)s, %(key_id)s, %(parent_id)s, %(retried_from)s
     FROM (SELECT greatest(%(run_at)s::timestamptz, stoker_now()) AS at) due
     ON CONFLICT (tenant_id, idempotency_key) WHERE idempotency_key IS NOT NULL DO NOTHING
-    RETURNING id, state, tenant_id
+    RETURNING id, state, tenant_id, version_id, uses_gpus, priority, created_at, available_at
 ), head AS (
     INSERT INTO job_heads (job_id, last_seq, mark) SELECT id, 1, stoker_mark() FROM job
     RETURNING mark
@@ -20,4 +20,16 @@ WITH job AS (
     SELECT j.tenant_id, h.mark, j.id, 1, 'state', jsonb_build_object('state', j.state, 'reason', 'submitted')
     FROM job j CROSS JOIN head h
 )
-SELECT id, state FROM job
+-- What its caller is told of it, as one who reads the job is. It is not in the snapshot, so all that is counted is before it.
+SELECT j.id, j.state, j.created_at, j.available_at,
+       EXISTS (SELECT 1 FROM nodes n WHERE n.state = 'ready' AND stoker_is_live(n.state, n.heartbeat_at, n.lease_s)
+               AND j.version_id = ANY (n.versions)) AS served,
+       CASE WHEN j.state = 'queued' THEN (
+           SELECT count(*) FROM (
+               SELECT 1 FROM jobs o
+               WHERE o.version_id = j.version_id AND o.uses_gpus = j.uses_gpus AND o.tenant_id = j.tenant_id
+                 AND o.state = 'queued' AND (o.priority, o.id) < (j.priority, j.id)
+               LIMIT %(counted)s
+           ) before
+       ) END AS position
+FROM job j

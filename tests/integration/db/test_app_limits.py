@@ -8,7 +8,7 @@ from datetime import timedelta
 import psycopg
 import pytest
 
-from stoker import app_limits, apps, jobs, tenants
+from stoker import app_limits, apps, claiming, jobs, tenants
 from stoker.errors import InvalidRequest, QueueFull, UnknownApp
 from stoker.sql import statement
 from tests.support.job_world import DONE, RETRYABLE, Node, World, endpoint, manifest, until_blocked
@@ -123,21 +123,14 @@ async def test_a_claim_waits_for_one_that_has_not_committed_before_it_counts(
     first, second = await world.node("n1"), await world.node("n2", [version])
     await world.submit()
     await world.submit(version=version)
-    claim = {
-        "versions": [queue.version_id for queue in first.queues],
-        "gpus": [queue.uses_gpus for queue in first.queues],
-        "node_id": first.id,
-        "boot_id": first.boot_id,
-        "runner": "r0",
-        "lease_s": 15.0,
-    }
+    _, claim = claiming.step(first.request)
 
-    async with await psycopg.AsyncConnection.connect(database_url) as claiming:
-        await claiming.execute(statement("lock_app_of_version"), {"version_id": world.default.id})
-        taken = await (await claiming.execute(statement("claim"), claim)).fetchone()
+    async with await psycopg.AsyncConnection.connect(database_url) as claimer:
+        await claimer.execute(statement("lock_app_of_version"), {"version_id": world.default.id})
+        taken = await (await claimer.execute(statement("claim"), claim)).fetchone()
         waiting = asyncio.create_task(second.claim())
         await until_blocked(database_url)
-        await claiming.commit()
+        await claimer.commit()
 
         assert taken is not None
         assert await waiting is None

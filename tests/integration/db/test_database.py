@@ -2,12 +2,29 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+from typing import Any
+
 import psycopg
 import pytest
 from sqlalchemy import exc, text
+from sqlalchemy.ext.asyncio import AsyncEngine
 
-from stoker.database import SESSION, is_passing, is_unreachable, make_engine, reading, transaction
+from stoker import keys, sql, tenants
+from stoker.database import (
+    PLANNED_ONCE,
+    SESSION,
+    is_passing,
+    is_unreachable,
+    make_engine,
+    prepared,
+    reading,
+    transaction,
+)
 from stoker.errors import ConfigurationError
+from stoker.ids import new_id
 
 pytestmark = pytest.mark.anyio
 
@@ -64,10 +81,82 @@ async def test_after_a_read_the_same_connection_has_transactions_again(database_
     await db.dispose()
 
 
+async def test_a_prepared_connection_has_the_same_limits_and_plans_once(database_url: str) -> None:
+    db = make_engine(database_url, application_name="stoker-test")
+
+    async with prepared(db) as connection:
+        for name, value in {**SESSION, **PLANNED_ONCE, "application_name": "stoker-test"}.items():
+            assert await (await connection.execute(f"SHOW {name}")).fetchone() == (value,)
+    await db.dispose()
+
+
+async def test_what_is_sent_at_once_is_one_transaction_and_leaves_nothing_where_a_part_of_it_fails(
+    database_url: str,
+) -> None:
+    db = make_engine(database_url, application_name="test", pool_size=1)
+    key = await keys.create(db, scopes=frozenset({"run"}))
+    lane = {"version_id": new_id(), "uses_gpus": True, "tenant_id": key.tenant_id, "action": "x", "by_tenant": None}
+    audit = {"weight": 2.0, "max_running": 1, "tenant_id": key.tenant_id, "name": "default", "by_key": None} | lane
+    broken = {"app_id": "no uuid"}
+
+    with pytest.raises(psycopg.Error):
+        await sql.at_once(db, ("set_tenant", audit), ("lock_app", broken))
+    assert [tenant.limits.weight for tenant in await tenants.list_tenants(db)] == [1.0]
+
+    await sql.at_once(db, ("set_tenant", audit), ("lock_app", {"app_id": lane["version_id"]}))
+    assert [tenant.limits.weight for tenant in await tenants.list_tenants(db)] == [2.0]
+    async with prepared(db) as connection:
+        locks = await connection.execute("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'")
+        assert await locks.fetchone() == (0,)
+    await db.dispose()
+
+
+async def test_a_connection_that_comes_back_in_the_middle_of_something_is_not_used_again(database_url: str) -> None:
+    db = make_engine(database_url, application_name="test", pool_size=1)
+    async with prepared(db) as connection:
+        first = connection.info.backend_pid
+    async with prepared(db) as connection:
+        assert connection.info.backend_pid == first
+        await connection.execute("BEGIN")
+
+    async with prepared(db) as connection:
+        assert connection.info.backend_pid != first
+    await db.dispose()
+
+
+@pytest.mark.parametrize("use", [prepared, transaction])
+async def test_a_session_that_ended_while_nobody_used_it_is_not_handed_out(
+    database_url: str, use: Callable[[AsyncEngine], AbstractAsyncContextManager[psycopg.AsyncConnection[Any]]]
+) -> None:
+    db = make_engine(database_url, application_name="test", pool_size=1)
+    async with use(db) as connection:
+        first = connection.info.backend_pid
+    async with await psycopg.AsyncConnection.connect(database_url, autocommit=True) as other:
+        await other.execute("SELECT pg_terminate_backend(%s, 10000)", [first])
+
+    async with use(db) as connection:
+        assert await (await connection.execute("SELECT 1")).fetchone() == (1,)
+    await db.dispose()
+
+
+async def test_who_asks_for_a_connection_while_all_are_in_use_waits_for_one(database_url: str) -> None:
+    db = make_engine(database_url, application_name="test", pool_size=1)
+    async with prepared(db) as connection:
+        first = connection.info.backend_pid
+        waiting = asyncio.create_task(sql.ask(db, "find_key", {"key_id": "none"}))
+        assert await (await connection.execute("SELECT 1")).fetchone() == (1,)
+        assert not waiting.done()
+
+    assert await waiting == []
+    async with prepared(db) as connection:
+        assert connection.info.backend_pid == first
+    await db.dispose()
+
+
 async def test_a_server_that_is_not_there_is_unreachable() -> None:
     db = make_engine("postgresql://x:y@127.0.0.1:1/z", application_name="test")
 
-    for use in (transaction(db), db.connect()):
+    for use in (transaction(db), prepared(db), db.connect()):
         with pytest.raises(Exception) as caught:  # noqa: PT011 (either library's)
             async with use:
                 pass

@@ -53,7 +53,7 @@ async def test_a_lane_is_not_put_to_sleep_under_a_submit_that_has_not_committed(
     job = await world.rows("SELECT * FROM jobs")
 
     async with await psycopg.AsyncConnection.connect(database_url) as submitting:
-        row = job[0] | lane | {"job_id": new_id(), "run_at": None, "input": "{}"}
+        row = job[0] | lane | {"job_id": new_id(), "run_at": None, "input": "{}", "counted": 0}
         await submitting.execute(statement("submit"), row)
         await submitting.execute(statement("wake_lane"), lane | {"priority": 5})
         await lanes.tend(world.db)
@@ -116,7 +116,7 @@ async def test_an_urgent_submit_during_a_claim_is_not_forgotten(world: World, da
     row = (await world.rows("SELECT * FROM jobs LIMIT 1"))[0] | lane
 
     async with await psycopg.AsyncConnection.connect(database_url) as submitting:
-        urgent = row | {"job_id": new_id(), "run_at": None, "input": "{}", "priority": 0}
+        urgent = row | {"job_id": new_id(), "run_at": None, "input": "{}", "counted": 0, "priority": 0}
         await submitting.execute(statement("submit"), urgent)
         await submitting.execute(statement("wake_lane"), lane | {"priority": 0})
         claiming = asyncio.create_task(node.take())

@@ -9,6 +9,7 @@ from typing import Any
 import psycopg
 import pytest
 
+from stoker import claiming
 from stoker.sql import statement
 from tests.support.job_world import World
 
@@ -43,14 +44,7 @@ async def test_the_claim_uses_the_partial_indexes(world: World, database_url: st
     node = await world.node()
     for number in range(50):
         await world.rows("INSERT INTO tenants (id, name) VALUES (gen_random_uuid(), :name)", name=f"t{number}")
-    values = {
-        "versions": [queue.version_id for queue in node.queues],
-        "gpus": [queue.uses_gpus for queue in node.queues],
-        "node_id": node.id,
-        "boot_id": node.boot_id,
-        "runner": "r0",
-        "lease_s": 15.0,
-    }
+    _, values = claiming.step(node.request)
     async with await psycopg.AsyncConnection.connect(database_url, autocommit=True) as connection:
         await connection.execute(FILL)
         await connection.execute(f"SET plan_cache_mode = {mode}")
