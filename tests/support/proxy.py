@@ -1,15 +1,20 @@
-"""A TCP relay in front of an engine, which a test can cut as a network would, and mend."""
+"""A TCP relay in front of an engine, which a test can cut, slow, silence and reset as a network would, and mend."""
 
 from __future__ import annotations
 
 import asyncio
+import socket
+import struct
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
 
 class Proxy:
-    """Relays ``127.0.0.1:port`` to ``target_port`` while it is whole; cut, it refuses and drops connections."""
+    """Relays ``127.0.0.1:port`` to ``target_port`` while it is whole; cut, it refuses and drops connections.
+
+    Silent, it takes what comes and hands nothing on: neither side hears of it, until ``speak``.
+    """
 
     def __init__(self, target_port: int) -> None:
         self._target_port = target_port
@@ -17,6 +22,10 @@ class Proxy:
         self._server: asyncio.Server | None = None
         self._open: set[asyncio.StreamWriter] = set()
         self._relays: set[asyncio.Task[None]] = set()
+        self._speaks = asyncio.Event()
+        self._speaks.set()
+        self.delay_s = 0.0
+        """How long each piece is held, in each direction."""
         self.port = 0
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self._thread.start()
@@ -26,6 +35,17 @@ class Proxy:
 
     def cut(self) -> None:
         asyncio.run_coroutine_threadsafe(self._cut(), self._loop).result()
+
+    def silence(self) -> None:
+        self._loop.call_soon_threadsafe(self._speaks.clear)
+
+    def speak(self) -> None:
+        """Go on: what was held arrives late, as TCP has it."""
+        self._loop.call_soon_threadsafe(self._speaks.set)
+
+    def reset(self) -> None:
+        """End every connection with an RST; new ones are relayed."""
+        self._loop.call_soon_threadsafe(self._reset)
 
     def close(self) -> None:
         self.cut()
@@ -41,10 +61,17 @@ class Proxy:
         if self._server is not None:
             self._server.close()
             self._server = None
+        self._speaks.set()  # else a pump would wait for ever
         for writer in list(self._open):
             writer.transport.abort()
         if self._relays:
             await asyncio.wait(self._relays)
+
+    def _reset(self) -> None:
+        for writer in list(self._open):
+            raw = writer.get_extra_info("socket")
+            raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            writer.transport.abort()
 
     def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         relay = asyncio.get_running_loop().create_task(self._relay(reader, writer))
@@ -59,17 +86,19 @@ class Proxy:
             return
         self._open |= {writer, there_writer}
         try:
-            await asyncio.gather(_pump(reader, there_writer), _pump(there_reader, writer))
+            await asyncio.gather(self._pump(reader, there_writer), self._pump(there_reader, writer))
         finally:
             self._open -= {writer, there_writer}
 
-
-async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    with suppress(OSError):
-        while data := await reader.read(65536):
-            writer.write(data)
-            await writer.drain()
-    writer.transport.abort()
+    async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(OSError):
+            while data := await reader.read(65536):
+                if self.delay_s:
+                    await asyncio.sleep(self.delay_s)
+                await self._speaks.wait()
+                writer.write(data)
+                await writer.drain()
+        writer.transport.abort()
 
 
 @contextmanager

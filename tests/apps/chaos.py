@@ -1,0 +1,59 @@
+"""Apps for chaos: work that lasts as long as it is told to, with and without ranks, and does what it is told."""
+
+from __future__ import annotations
+
+import asyncio
+
+from pydantic import BaseModel
+
+from stoker import App, File, endpoint
+
+STEP_S = 0.1
+
+
+class Work(BaseModel):
+    seconds: float = 0.02
+    writes: bool = False
+    fails: bool = False
+
+
+class Done(BaseModel):
+    seconds: float
+    file: File | None = None
+
+
+class Mixed(App):
+    """No ranks."""
+
+    name = "chaos/mixed"
+
+    @endpoint("/", run_timeout=90, max_attempts=2)
+    async def work(self, request: Work) -> Done:
+        self.log("begins")
+        for step in range(steps := max(1, round(request.seconds / STEP_S))):
+            await asyncio.sleep(request.seconds / steps)
+            self.progress(step=step + 1, total=steps)
+        if request.fails:
+            raise ValueError("as it was told to")
+        self.log("ends")
+        return done(request)
+
+
+class Ranked(App):
+    """Ranks, which start at the first job."""
+
+    name = "chaos/ranked"
+    worker = "tests.apps.chaos_ranks:RankedWorker"  # so that the process of Mixed starts sooner
+    num_gpus, min_runners = 1, 0
+
+    @endpoint("/", run_timeout=90)
+    async def work(self, request: Work) -> Done:
+        await self.run(request)
+        return done(request)
+
+
+def done(request: Work) -> Done:
+    written = (
+        File.from_bytes(b"written " * 64, content_type="text/plain", file_name="w.txt") if request.writes else None
+    )
+    return Done(seconds=request.seconds, file=written)

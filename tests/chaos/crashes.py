@@ -1,0 +1,93 @@
+"""Crashes: each part dies at each of its crash points, one after another, while clients want things.
+
+A part that died is started again with its next point armed, so that what it died of is mended by one that will die,
+too, and by the other node. What reaches a point is the clients' doing; the few points that those never lead to have a
+cause here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+
+import psycopg
+
+from stoker.crash_points import CrashAt, Point
+from tests.chaos.client import Clients
+from tests.chaos.wishes import Wish
+from tests.chaos.world import World
+
+DIES_WITHIN_S = 30.0
+LOOK_S = 0.05
+LONG_S = 4.0
+HELD = """
+SELECT l.job_id FROM job_leases l JOIN jobs j ON j.id = l.job_id
+WHERE (j.input ->> 'seconds')::float8 >= %(seconds)s AND l.node_id = %(node)s LIMIT 1
+"""
+LONG = Wish(
+    op="", app="chaos/mixed", tenant=0, seconds=LONG_S, writes=True, fails=False, has_webhook=True, key="",
+    is_posted_twice=False, priority=0, delay_s=None, start_timeout_s=None, cancel_after_s=None,
+    is_cancelled_in_sql=False, is_followed=True,
+)  # fmt: skip
+
+
+async def die_everywhere(world: World, clients: Clients, role: str) -> None:
+    """Have ``role`` die at every point of its part. It lives when this returns."""
+    part = role.partition("-")[0]
+    for point in [point for point in Point if point.part == part]:
+        if point in BEFORE:
+            await BEFORE[point](world, clients, role)
+        if not world.members[role].is_dead():
+            await world.kill(role)
+        if await world.start(role, crash_at=CrashAt(point)) and point in CAUSES:
+            await CAUSES[point](world, clients, role)
+        died = await world.see_end(role, within_s=DIES_WITHIN_S)
+        assert died, f"{point} was never reached: CAUSES needs what leads there"
+    assert await world.start(role)
+
+
+async def long_job(world: World, clients: Clients, node: str) -> str:
+    """A job that will run for seconds on ``node``; its id."""
+    clients.number += 1
+    for copy in range(6):  # the other node takes some
+        op = f"long-{clients.number}-{copy}"
+        clients.begin(clients.fulfil(replace(LONG, op=op, key=op)), op)
+    async with asyncio.timeout(DIES_WITHIN_S):
+        while True:
+            found = await asyncio.to_thread(_held, world.database_url, node)
+            if found is not None:
+                return found
+            await asyncio.sleep(LOOK_S)
+
+
+async def _lose_a_lease(world: World, clients: Clients, role: str) -> None:
+    job_id = await long_job(world, clients, "node-2")  # the other one may be dying
+    await asyncio.to_thread(_expire, world.database_url, job_id)
+
+
+async def _drain(world: World, clients: Clients, role: str) -> None:
+    await long_job(world, clients, role)
+    world.members[role].send(signal.SIGTERM)
+
+
+async def _die_at_work(world: World, clients: Clients, role: str) -> None:
+    await long_job(world, clients, role)
+    await world.kill(role)
+
+
+Cause = Callable[[World, Clients, str], Awaitable[None]]
+BEFORE: dict[Point, Cause] = {Point.NODE_FORMER_BOOT_RELEASED: _die_at_work}
+CAUSES: dict[Point, Cause] = {Point.CONTROL_REAPED: _lose_a_lease, Point.NODE_RELEASED: _drain}
+
+
+def _held(database_url: str, node: str) -> str | None:
+    with psycopg.connect(database_url) as connection:
+        row = connection.execute(HELD, {"seconds": LONG_S, "node": node}).fetchone()
+    return None if row is None else str(row[0])
+
+
+def _expire(database_url: str, job_id: str) -> None:
+    with psycopg.connect(database_url) as connection:
+        connection.execute("UPDATE job_leases SET expires_at = stoker_now() WHERE job_id = %s", [job_id])
