@@ -62,7 +62,7 @@ async def submit(
     else:
         _check_input(endpoint.input_schema, body.input)
     new = replace(_new_job(body, caller, version), idempotency_key=idempotency_key, sent_hash=sent_hash)
-    return await _accepted(await jobs.submit(here.db, new), here, caller, base_url, response)
+    return await _accepted(await jobs.submit(here.db, new), here, caller, base_url, response, new)
 
 
 @router.get("/{job_id}")
@@ -113,7 +113,12 @@ async def retry(job_id: UUID, caller: Submitter, here: Here, base_url: BaseUrl, 
 
 
 async def _accepted(
-    submitted: Submitted, here: Connections, caller: Caller, base_url: str, response: Response
+    submitted: Submitted,
+    here: Connections,
+    caller: Caller,
+    base_url: str,
+    response: Response,
+    new: NewJob | None = None,
 ) -> dict[str, Any]:
     if submitted.created and submitted.state is JobState.QUEUED:
         reach(Point.API_SUBMITTED)
@@ -122,7 +127,8 @@ async def _accepted(
     if not submitted.created:
         response.headers["idempotency-replayed"] = "true"
     log.note(job_id=str(submitted.job_id))
-    job = job_json(await job_queries.get(here.db, submitted.job_id, caller.tenant_id), base_url)
+    view = None if new is None else job_queries.just_submitted(new, submitted)
+    job = job_json(view or await job_queries.get(here.db, submitted.job_id, caller.tenant_id), base_url)
     response.headers["location"] = job["links"]["self"]
     return job
 
