@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+import os
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
 
 import pytest
 
+from tests.distributed.conftest import ENV, TOOLBOX, ended
 from worker_node.distributed import CallCancelled, DistributedRunner, RunnerState
 
 pytestmark = pytest.mark.anyio
@@ -86,3 +89,47 @@ async def test_cancel_returns_though_the_streams_reader_does_not_come_back(singl
     assert single.status().state is RunnerState.WARM
     with pytest.raises(CallCancelled):
         await anext(stream)
+
+
+Arrivals = Callable[[], "asyncio.Future[int]"]
+
+
+@pytest.fixture
+async def arrival(tmp_path: Path) -> AsyncIterator[Arrivals]:
+    """The process id of the next interpreter that has imported the worker class, as a rank or to become one."""
+    pipe = tmp_path / "arrivals"
+    os.mkfifo(pipe)
+    loop, come = asyncio.get_running_loop(), asyncio.Queue[int]()
+    fd = os.open(pipe, os.O_RDWR | os.O_NONBLOCK)
+    loop.add_reader(fd, lambda: [come.put_nowait(int(pid)) for pid in os.read(fd, 4096).split()])
+    yield lambda: asyncio.ensure_future(come.get())
+    loop.remove_reader(fd)
+    os.close(fd)
+
+
+async def test_what_may_have_to_be_replaced_is_begun_in_the_grace_and_used_or_ended(
+    arrival: Arrivals, pids: Pids, tmp_path: Path
+):
+    env = ENV | {"TESTS_ARRIVALS": str(tmp_path / "arrivals")}
+    told = tmp_path / "told"
+    os.mkfifo(told)
+    async with DistributedRunner(TOOLBOX, 1, env=env, grace_s=4.0) as runner:
+        first = await arrival()
+        call = await begun(runner, do="step_when_told", file=str(told))
+        cancelling = asyncio.create_task(runner.cancel())
+        in_vain = os.pidfd_open(await arrival())
+        await asyncio.to_thread(told.write_text, "!")
+        await cancelling
+
+        assert (runner.status().state, pids(runner)) == (RunnerState.WARM, [first])
+        assert isinstance((await asyncio.gather(call, return_exceptions=True))[0], CallCancelled)
+        await ended(in_vain)
+
+        call = await begun(runner, do="ignore_cancel")
+        await runner.cancel()
+        next_call = asyncio.create_task(runner.invoke({"do": "all_reduce"}))
+
+        assert isinstance((await asyncio.gather(call, return_exceptions=True))[0], CallCancelled)
+        assert await next_call == 1.0
+        assert pids(runner) == [await arrival()]
+        assert runner.status().restarts == 1

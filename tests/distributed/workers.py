@@ -16,6 +16,10 @@ from typing import Any
 
 from worker_node.distributed import DistributedWorker
 
+if arrivals := os.environ.get("TESTS_ARRIVALS"):  # a named pipe: who has come as far as here
+    with pathlib.Path(arrivals).open("a") as pipe:
+        pipe.write(f"{os.getpid()}\n")
+
 
 class Toolbox(DistributedWorker):
     """Does what the payload's ``do`` says, so that one pool of ranks serves many tests."""
@@ -134,6 +138,14 @@ class Toolbox(DistributedWorker):
                 self.add_streaming_result("stepping")
             step += 1
             self.all_reduce()
+
+    def step_when_told(self, file: str, **_: Any) -> None:
+        """Look whether the call is cancelled once ``file``, a named pipe, has been written to."""
+        if self.rank == 0:
+            self.add_streaming_result("stepping")
+        with pathlib.Path(file).open("rb") as pipe:
+            pipe.read(1)
+        self.raise_if_cancelled()
 
     def ignore_cancel(self, **_: Any) -> None:
         if self.rank == 0:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,12 +13,16 @@ SHARED = ("/memfd:", "/dev/shm/", "/SYSV")
 
 @dataclass(frozen=True)
 class Sample:
-    """One process after so many calls. ``objects`` are what Python's garbage collector knows."""
+    """One process after so many calls. ``objects`` are what Python's garbage collector knows, ``blocks`` what its
+    allocator has handed out, ``allocated_bytes`` what the C library's has: memory in use, whatever lies free between.
+    """
 
     calls: int
     pid: int
     memory_bytes: int
     objects: int
+    blocks: int
+    allocated_bytes: int
     descriptors: int
     threads: int
     children: int
@@ -25,7 +30,7 @@ class Sample:
     files: int = 0
 
 
-def sample(calls: int, pid: int, objects: int, folder: Path | None = None) -> Sample:
+def sample(calls: int, pid: int, inside: Mapping[str, int], folder: Path | None = None) -> Sample:
     """Look at a process that has collected its garbage; ``folder`` is where its temporary files would be."""
     process = psutil.Process(pid)
     with process.oneshot():
@@ -33,7 +38,9 @@ def sample(calls: int, pid: int, objects: int, folder: Path | None = None) -> Sa
             calls=calls,
             pid=pid,
             memory_bytes=process.memory_info().rss,
-            objects=objects,
+            objects=inside["objects"],
+            blocks=inside["blocks"],
+            allocated_bytes=inside["allocated_bytes"],
             descriptors=process.num_fds(),
             threads=process.num_threads(),
             children=len(process.children(recursive=True)),

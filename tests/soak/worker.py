@@ -8,6 +8,7 @@ import logging
 import os
 import random
 import signal
+import sys
 import threading
 import time
 from typing import Any
@@ -99,12 +100,28 @@ class SoakWorker(DistributedWorker):
         return lines
 
     def tidy(self, nonce: float) -> None:
-        """Give back what can be given back, and tell how many objects are left."""
+        """Give back what can be given back, and tell what is left."""
         self.add_streaming_result(tidied())
 
 
-def tidied() -> int:
-    """Collect garbage, have the allocator return what is free, and count the objects of this process."""
+_COUNTS = ("ordblks", "smblks", "hblks", "hblkhd", "usmblks", "fsmblks")
+
+
+class Mallinfo(ctypes.Structure):
+    """What ``mallinfo2`` of the C library tells."""
+
+    _fields_ = tuple((name, ctypes.c_size_t) for name in ("arena", *_COUNTS, "uordblks", "fordblks", "keepcost"))
+
+
+def tidied() -> dict[str, int]:
+    """Collect garbage, have the allocator return what is free, and count what this process has in use."""
     gc.collect()
-    ctypes.CDLL(None).malloc_trim(0)
-    return len(gc.get_objects())
+    library = ctypes.CDLL(None)
+    library.malloc_trim(0)
+    library.mallinfo2.restype = Mallinfo
+    info = library.mallinfo2()
+    return {
+        "objects": len(gc.get_objects()),
+        "blocks": sys.getallocatedblocks(),
+        "allocated_bytes": info.uordblks + info.hblkhd,
+    }

@@ -240,10 +240,14 @@ class Dispatcher:
         """Wait until the ranks have stopped in step; after the grace, or where they did not, rebuild."""
         if pool is not None:
             pool.cancel(call.number)
+            head_start = asyncio.get_running_loop().call_later(self._grace_s / 4, self._warmth.prepare, pool)
             await asyncio.wait({call.settled}, timeout=self._grace_s)
+            head_start.cancel()
             if not self._are_in_step(call):
                 cause = error if isinstance(error, RunnerError) else NotRunning(str(error))
                 self._warmth.rebuild(pool, cause, counts=False)
+            else:
+                self._warmth.keep()
         self._free(call)
 
     def _are_in_step(self, call: Call) -> bool:

@@ -100,7 +100,7 @@ class Pool:
         """
         try:
             async with asyncio.timeout(timeout_s):
-                await self._spawn()
+                await self.spawn()
                 if instead_of is not None:
                     await instead_of.destroy()
                 self._start.let_join()
@@ -180,49 +180,50 @@ class Pool:
         for channel in self._channels:
             channel.close()
 
-    async def _spawn(self) -> None:
-        launch = self._launch
-
-        def spawn_all() -> None:
-            self._guardian = Guardian()
-            for rank in range(launch.world_size):
-                if self._ending:
-                    return
-                wiring = self._channels[rank].wiring(self._hub, self._flag)
-                env = rank_environment(
-                    os.environ,
-                    launch.env,
-                    rank=rank,
-                    world_size=launch.world_size,
-                    devices=launch.devices,
-                    link=wiring.to_text(),
-                )
-                try:
-                    popen = RankProcess.spawn(rank, env=env, cwd=launch.cwd, pass_fds=wiring.fds)
-                finally:
-                    self._channels[rank].handed_over()
-                if self._loop.is_closed():
-                    popen.kill()
-                    return
-                self._loop.call_soon_threadsafe(adopt, rank, popen)
-
-        def adopt(rank: int, popen: subprocess.Popen[bytes]) -> None:
-            try:
-                process = RankProcess(rank, popen, self._channels[rank].lifeline.fd, self._on_line)
-            except OSError as exc:  # no descriptor is left to watch it with
-                popen.kill()
-                popen.wait()
-                self._start.give_up(SpawnFailed(f"rank {rank} cannot be watched: {exc}"))
-                return
-            self.processes.append(process)
-            process.ending.add_done_callback(lambda ending: self._on_end(process, ending.result()))
-            if self._ending:
-                process.kill()
-            elif self._guardian is not None:
-                self._guardian.watch(process.pid)
-
-        self._spawning = self._spawner.submit(spawn_all)
+    async def spawn(self) -> None:
+        """Start the processes, once. They import what they need and touch no GPU until ``start`` lets them join."""
+        if self._spawning is None:
+            self._spawning = self._spawner.submit(self._spawn_all)
         await asyncio.shield(asyncio.wrap_future(self._spawning))
+
+    def _spawn_all(self) -> None:
+        launch = self._launch
+        self._guardian = Guardian()
+        for rank in range(launch.world_size):
+            if self._ending:
+                return
+            wiring = self._channels[rank].wiring(self._hub, self._flag)
+            env = rank_environment(
+                os.environ,
+                launch.env,
+                rank=rank,
+                world_size=launch.world_size,
+                devices=launch.devices,
+                link=wiring.to_text(),
+            )
+            try:
+                popen = RankProcess.spawn(rank, env=env, cwd=launch.cwd, pass_fds=wiring.fds)
+            finally:
+                self._channels[rank].handed_over()
+            if self._loop.is_closed():
+                popen.kill()
+                return
+            self._loop.call_soon_threadsafe(self._adopt, rank, popen)
+
+    def _adopt(self, rank: int, popen: subprocess.Popen[bytes]) -> None:
+        try:
+            process = RankProcess(rank, popen, self._channels[rank].lifeline.fd, self._on_line)
+        except OSError as exc:  # no descriptor is left to watch it with
+            popen.kill()
+            popen.wait()
+            self._start.give_up(SpawnFailed(f"rank {rank} cannot be watched: {exc}"))
+            return
+        self.processes.append(process)
+        process.ending.add_done_callback(lambda ending: self._on_end(process, ending.result()))
+        if self._ending:
+            process.kill()
+        elif self._guardian is not None:
+            self._guardian.watch(process.pid)
 
     def _state_of(self, process: RankProcess, busy: set[int]) -> RankState:
         if process.ending.done():

@@ -14,6 +14,7 @@ from worker_node.distributed.errors import NotRunning, PoolBroken, RankDied, Run
 from worker_node.distributed.events import RunnerState
 from worker_node.distributed.launch import Launch
 from worker_node.distributed.pool import Listener, Pool
+from worker_node.distributed.spare import Spare
 
 _log = logging.getLogger("worker_node.distributed")
 
@@ -33,6 +34,7 @@ class Warmth:
         self.restarts = 0
         self.pool: Pool | None = None
         self._lost: Pool | None = None
+        self._spare = Spare()
         self._listener, self._rebuild_attempts = listener, rebuild_attempts
         self._launch: Launch | None = None
         self._timeout_s = 0.0
@@ -96,6 +98,18 @@ class Warmth:
         _log.warning("rebuilding the ranks: %s", cause)
         self._rebuilding = asyncio.create_task(self._rebuild(pool))
 
+    def prepare(self, pool: Pool) -> None:
+        """Begin what would replace ``pool``, which may have to go; ``keep`` where it has not."""
+        launch, spawner = self._launch, self._spawner
+        if pool is not self.pool or self.state is not RunnerState.WARM or launch is None or spawner is None:
+            return
+        if launch.master_port is None:  # two generations cannot listen on one port
+            self._spare.begin(lambda: Pool(launch, self._listener, spawner))
+
+    def keep(self) -> None:
+        """The pool serves on."""
+        self._spare.drop()
+
     def served(self) -> None:
         """Note that a call succeeded: what went wrong before is forgotten."""
         self._misfortunes, self._failures, self._reasons = 0, 0, []
@@ -105,8 +119,10 @@ class Warmth:
         if self._rebuilding is not None:
             self._rebuilding.cancel()
             await asyncio.wait({self._rebuilding})
+        self._spare.drop()
         if self.pool is not None:
             await self.pool.stop(timeout_s)
+        await self._spare.settle()
 
     def terminate(self, timeout_s: float) -> None:
         """End the pool at once, for callers that cannot await."""
@@ -115,6 +131,7 @@ class Warmth:
         for pool in (self._lost, self.pool):
             if pool is not None:
                 pool.destroy_now(timeout_s)
+        self._spare.drop_now(timeout_s)
         self._forget()
 
     async def _make(self, instead_of: Pool | None = None) -> None:
@@ -125,7 +142,7 @@ class Warmth:
             # Two generations cannot listen on one port.
             await instead_of.destroy()
         try:
-            pool = self.pool = Pool(launch, self._listener, spawner)
+            pool = self.pool = self._spare.take() or Pool(launch, self._listener, spawner)
             await pool.start(self._timeout_s, instead_of=instead_of)
         except RunnerError:
             raise
