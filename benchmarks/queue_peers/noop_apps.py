@@ -36,7 +36,7 @@ class Warm(App):
     worker, num_gpus = NoopWorker, 1
 
     @endpoint("/")
-    async def call(self, request: Nothing) -> Entered:
+    async def noop(self, request: Nothing) -> Entered:
         """Call the rank."""
         return Entered(**await self.run(request))
 
@@ -52,6 +52,6 @@ class Light(App):
     name = "benchmarks/light"
 
     @endpoint("/")
-    async def call(self, request: Nothing) -> Entered:  # noqa: ARG002 - every endpoint has one
+    async def noop(self, request: Nothing) -> Entered:  # noqa: ARG002 - every endpoint has one
         """Tell when it was entered."""
         return Entered(at=time.time())
