@@ -43,7 +43,7 @@ async def open_connections(
 ) -> AsyncIterator[Connections]:
     """Make them. Needs no engine to be up: what cannot be reached says so in each answer."""
     db = make_engine(settings.database_url, application_name="stoker-api", pool_size=POOL_SIZE)
-    bus, doorbell = Bus(settings.redis_url), Doorbell(settings.redis_url)
+    bus, doorbell = Bus(settings.redis_url, settings.progress_redis_url), Doorbell(settings.redis_url)
     s3 = settings.s3
     storage = Storage(
         s3.endpoint_url, s3.access_key_id, s3.secret_access_key, s3.bucket, s3.region, s3.public_endpoint_url

@@ -1,15 +1,16 @@
 """The hub: one Redis subscription for all event streams of this process, and a look at Postgres every 2 s behind it.
 
 It says to each feed that there may be rows to read, and hands it live progress. It stores nothing and reads no rows;
-the stream does (``api.stream``). A feed is bounded: a slow client loses old progress, never a row.
+the streams do (``api.stream``, ``api.tenant_stream``). A feed is bounded: a slow client loses old progress, never a
+row. However many streams are open, a look is one statement.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Collection, Mapping
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from typing import NamedTuple, Self
 from uuid import UUID
 
@@ -17,17 +18,23 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from stoker import log
-from stoker.bus import JOB_CHANNEL, Bus, from_json
-from stoker.database import is_passing
+from stoker.bus import JOB_CHANNEL, TENANT_CHANNEL, Bus, from_json
+from stoker.database import is_passing, reading
 from stoker.errors import StokerError
 from stoker.events import Event
-from stoker.subscription import Message
+from stoker.subscription import Message, Subscription
 
 KEEP_PROGRESS = 64
 CONFIRM_S = 1.0
 """How long a new stream waits for Redis to confirm: without it the look at Postgres serves."""
 
-LAST_SEQS = text("SELECT job_id, last_seq FROM job_heads WHERE job_id = ANY(:job_ids)")
+NEWEST = text("""
+SELECT job_id AS id, last_seq::bigint AS at FROM job_heads WHERE job_id = ANY(:job_ids)
+UNION ALL
+SELECT t.id, e.mark FROM unnest(CAST(:tenant_ids AS uuid[])) AS t (id)
+CROSS JOIN LATERAL (SELECT mark FROM job_events WHERE tenant_id = t.id ORDER BY mark DESC LIMIT 1) e
+""")
+"""How far the rows of each job (its last seq) and each tenant (the newest mark) have come."""
 
 logger = log.get(__name__)
 
@@ -41,7 +48,7 @@ class Taken(NamedTuple):
 
 
 class Feed:
-    """What one stream has not handled yet."""
+    """What one stream has not handled yet. ``seen``: the seq of its job, or the mark of its tenant, it has read."""
 
     def __init__(self) -> None:
         self.seen = 0
@@ -79,19 +86,23 @@ class Feed:
 
 
 class Hub:
-    """Feeds by job."""
+    """Feeds by the job or the tenant that they follow; ids of both are never the same."""
 
     def __init__(self, bus: Bus, db: AsyncEngine, *, look_s: float) -> None:
         self._bus, self._db, self._look_s = bus, db, look_s
-        self._subscription = bus.subscribe()
+        self._subscriptions = bus.subscribe_all()
         self._feeds: dict[UUID, set[Feed]] = {}
+        self._tenants: set[UUID] = set()
         self._can_look = True
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[Self]:
         """Listen and look while the context lasts."""
-        async with self._subscription:
-            tasks = [asyncio.create_task(self._listen()), asyncio.create_task(self._look_for_ever())]
+        async with AsyncExitStack() as stack:
+            for subscription in self._subscriptions:
+                await stack.enter_async_context(subscription)
+            tasks = [asyncio.create_task(self._listen(each)) for each in self._subscriptions]
+            tasks.append(asyncio.create_task(self._look_for_ever()))
             for task in tasks:
                 task.add_done_callback(_report)
             try:
@@ -104,24 +115,42 @@ class Hub:
     @asynccontextmanager
     async def follow(self, job_id: UUID) -> AsyncIterator[Feed]:
         """A feed that is subscribed by the time it is handed out: read rows after that and none is missed."""
-        feed = Feed()
-        channel = JOB_CHANNEL.format(job_id=job_id)
-        self._feeds.setdefault(job_id, set()).add(feed)
+        async with self._follow(job_id, JOB_CHANNEL.format(job_id=job_id), self._subscriptions) as feed:
+            yield feed
+
+    @asynccontextmanager
+    async def follow_tenant(self, tenant_id: UUID) -> AsyncIterator[Feed]:
+        """The same for the rows of all of a tenant's jobs."""
+        self._tenants.add(tenant_id)
+        channel = TENANT_CHANNEL.format(tenant_id=tenant_id)
         try:
-            listening = await self._subscription.add(channel)
+            async with self._follow(tenant_id, channel, self._subscriptions[:1]) as feed:
+                yield feed
+        finally:
+            if tenant_id not in self._feeds:
+                self._tenants.discard(tenant_id)
+
+    @asynccontextmanager
+    async def _follow(self, of: UUID, channel: str, subscriptions: Sequence[Subscription]) -> AsyncIterator[Feed]:
+        feed = Feed()
+        self._feeds.setdefault(of, set()).add(feed)
+        try:
+            listening = [await subscription.add(channel) for subscription in subscriptions]
             with suppress(TimeoutError):
                 async with asyncio.timeout(CONFIRM_S):
-                    await listening.wait()
+                    for confirmed in listening:
+                        await confirmed.wait()
             yield feed
         finally:
-            feeds = self._feeds[job_id]
+            feeds = self._feeds[of]
             feeds.discard(feed)
             if not feeds:
-                del self._feeds[job_id]
-                await self._subscription.remove(channel)
+                del self._feeds[of]
+                for subscription in subscriptions:
+                    await subscription.remove(channel)
 
-    async def _listen(self) -> None:
-        async for message in self._subscription:
+    async def _listen(self, subscription: Subscription) -> None:
+        async for message in subscription:
             if message.data is None:
                 for feed in self._all_feeds():
                     feed.look_back()
@@ -131,12 +160,12 @@ class Hub:
     def _deliver(self, message: Message) -> None:
         data = message.data or {}
         try:
-            job_id = UUID((message.channel or "").rpartition(":")[2])
+            of = UUID((message.channel or "").rpartition(":")[2])
             event = from_json(data["event"]) if "event" in data else None
         except (StokerError, LookupError, TypeError, ValueError) as error:
             logger.warning("message_dropped", channel=message.channel, reason=str(error)[:200])
             return
-        for feed in self._feeds.get(job_id, ()):
+        for feed in self._feeds.get(of, ()):
             if event is None:
                 feed.look()
             else:
@@ -148,7 +177,7 @@ class Hub:
             if not self._feeds:
                 continue
             try:
-                seqs = await self._last_seqs(list(self._feeds))
+                newest = await self._newest()
             except Exception as error:
                 # Whatever it was: without this look streams are only as good as Redis, until the process ends.
                 if self._can_look and not is_passing(error):
@@ -156,15 +185,17 @@ class Hub:
                 self._note(can_look=False)
                 continue
             self._note(can_look=True)
-            for job_id, seq in seqs.items():
-                for feed in self._feeds.get(job_id, ()):
-                    if seq > feed.seen:
+            for of, at in newest.items():
+                for feed in self._feeds.get(of, ()):
+                    if at > feed.seen:
                         feed.look()
 
-    async def _last_seqs(self, job_ids: Collection[UUID]) -> Mapping[UUID, int]:
-        async with self._db.connect() as connection:
-            rows = await connection.execute(LAST_SEQS, {"job_ids": list(job_ids)})
-            return {row.job_id: row.last_seq for row in rows}
+    async def _newest(self) -> Mapping[UUID, int]:
+        tenants = [of for of in self._feeds if of in self._tenants]
+        job_ids = [of for of in self._feeds if of not in self._tenants]
+        async with reading(self._db) as connection:
+            rows = await connection.execute(NEWEST, {"job_ids": job_ids, "tenant_ids": tenants})
+            return {row.id: row.at for row in rows}
 
     def _all_feeds(self) -> list[Feed]:
         return [feed for feeds in self._feeds.values() for feed in feeds]

@@ -16,7 +16,7 @@ from sqlalchemy import Row, text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from stoker import log
-from stoker.database import is_unreachable
+from stoker.database import is_unreachable, reading
 from stoker.metrics import JobCounts
 
 READ_S = 5.0
@@ -68,7 +68,7 @@ class Metrics:
 
     async def _read(self, db: AsyncEngine) -> Sequence[Row[Any]]:
         try:
-            async with asyncio.timeout(READ_S), db.connect() as connection:
+            async with asyncio.timeout(READ_S), reading(db) as connection:
                 rows = (await connection.execute(OPEN_JOBS)).all()
         except Exception as error:
             if not (is_unreachable(error) or isinstance(error, TimeoutError)):

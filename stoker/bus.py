@@ -8,60 +8,78 @@ and who waits for them looks there too. So publishing is bounded in time and nev
 from __future__ import annotations
 
 import asyncio
-import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from datetime import datetime
-from typing import Any, TypeVar
+from typing import Any
 from uuid import UUID
 
 import orjson
-from redis.asyncio import Redis
 from redis.asyncio.client import Pipeline
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
-from redis.exceptions import RedisError
 
 from stoker import log
 from stoker.events import Event, EventId, EventKind
+from stoker.redis_link import RedisLink
 from stoker.subscription import Subscription
 
 JOB_CHANNEL = "stoker:job:{job_id}"
+TENANT_CHANNEL = "stoker:tenant:{tenant_id}"
 CANCEL_CHANNEL = "stoker:cancel:{node_id}"
 PROGRESS_STREAM = "stoker:progress:{job_id}"
 PREVIEW_HASH = "stoker:preview:{job_id}"
 
 KEEP_S = 3600
+KEEP_ENDED_S = 60
+"""Of a job that has ended the newest progress alone is kept, for so long: its rows say all the rest."""
 KEEP_PROGRESS = 500
 """A few seconds of the most that a node sends: as long as a client takes to come back."""
 MAX_KEPT_BYTES = 4_000
 """Progress that is larger is live alone."""
 MAX_PREVIEW_BYTES = 20_000
-PUBLISH_TIMEOUT_S = 1.0
-PAUSE_AFTER_FAILURE_S = 1.0
-"""While Redis is away each publish would wait for its time limit; a rank's step must not pay that."""
 
 logger = log.get(__name__)
-T = TypeVar("T")
 
 
 class Bus:
-    """A publisher and reader. One for each process."""
+    """A publisher and reader. One for each process.
 
-    def __init__(self, redis_url: str) -> None:
-        self._redis_url = redis_url
-        self._redis: Redis = Redis.from_url(
-            redis_url,
-            socket_timeout=PUBLISH_TIMEOUT_S,
-            socket_connect_timeout=PUBLISH_TIMEOUT_S,
-            health_check_interval=10,
-            retry=Retry(NoBackoff(), 1),
-        )
-        self._reachable = True
-        self._quiet_until = 0.0
+    ``progress_url``: a Redis of its own for progress and previews, so that they take no room from the doorbells.
+    """
 
-    async def wake(self, job_id: UUID, seq: int) -> None:
-        """Say that row ``seq`` of the job is committed."""
-        await self._try(lambda: self._redis.publish(JOB_CHANNEL.format(job_id=job_id), orjson.dumps({"seq": seq})))
+    def __init__(self, redis_url: str, progress_url: str | None = None) -> None:
+        self._link = RedisLink(redis_url, loses="wake-ups are dropped, rows are kept")
+        self._live = self._link
+        if progress_url is not None and progress_url != redis_url:
+            self._live = RedisLink(progress_url, loses="live progress is dropped, rows are kept")
+        self._telling: set[asyncio.Task[None]] = set()
+
+    async def wake(self, job_id: UUID, seq: int, tenant_id: UUID | None = None, *, is_final: bool = False) -> None:
+        """Say that row ``seq`` of the job is committed, to who follows it or its tenant's jobs."""
+
+        async def publish() -> None:
+            async with self._link.redis.pipeline(transaction=False) as pipe:
+                pipe.publish(JOB_CHANNEL.format(job_id=job_id), orjson.dumps({"seq": seq}))
+                if tenant_id is not None:
+                    pipe.publish(TENANT_CHANNEL.format(tenant_id=tenant_id), b"{}")
+                await pipe.execute()
+
+        await self._link.ask(publish)
+        if is_final:
+            await self._live.ask(lambda: self._shorten(job_id))
+
+    def tell(self, job_id: UUID, seq: int, tenant_id: UUID | None = None, *, is_final: bool = False) -> None:
+        """``wake`` without waiting for Redis."""
+        task = asyncio.create_task(self.wake(job_id, seq, tenant_id, is_final=is_final))
+        self._telling.add(task)
+        task.add_done_callback(self._telling.discard)
+
+    async def _shorten(self, job_id: UUID) -> None:
+        """The job has ended: who comes back needs its rows, and there may be ten thousand of it an hour."""
+        stream, previews = PROGRESS_STREAM.format(job_id=job_id), PREVIEW_HASH.format(job_id=job_id)
+        async with self._live.redis.pipeline(transaction=False) as pipe:
+            pipe.xtrim(stream, maxlen=1, approximate=False)
+            pipe.expire(stream, KEEP_ENDED_S)
+            pipe.expire(previews, KEEP_ENDED_S)
+            await pipe.execute()
 
     async def progress(self, job_id: UUID, event: Event) -> bool:
         """Send progress or a preview to who follows the job, and keep it a while for who comes back.
@@ -83,7 +101,7 @@ class Bus:
             return False
 
         async def send() -> bool:
-            async with self._redis.pipeline(transaction=False) as pipe:
+            async with self._live.redis.pipeline(transaction=False) as pipe:
                 if event.kind is EventKind.PREVIEW:
                     key = PREVIEW_HASH.format(job_id=job_id)
                     pipe.hset(key, str(event.data.get("rank") or 0), message)
@@ -98,7 +116,7 @@ class Bus:
                         raise answer
             return True
 
-        return await self._try(send) or False
+        return await self._live.ask(send) or False
 
     async def newest_progress(self, job_id: UUID, attempt: int) -> list[Event]:
         """The attempt's last progress and the newest preview of each rank, in order. Empty while Redis is away."""
@@ -112,7 +130,7 @@ class Bus:
 
     async def _kept(self, job_id: UUID, ask: Callable[[Pipeline, str], object]) -> list[Event]:
         async def read() -> list[Event]:
-            async with self._redis.pipeline(transaction=False) as pipe:
+            async with self._live.redis.pipeline(transaction=False) as pipe:
                 ask(pipe, PROGRESS_STREAM.format(job_id=job_id))
                 pipe.hvals(PREVIEW_HASH.format(job_id=job_id))
                 entries, previews = await pipe.execute()
@@ -120,12 +138,12 @@ class Bus:
             events = [from_json(orjson.loads(message)["event"]) for message in messages]
             return sorted(events, key=lambda event: event.id)
 
-        return await self._try(read) or []
+        return await self._live.ask(read) or []
 
     async def nudge_cancel(self, node_id: str, job_id: UUID) -> None:
         """Tell a node that a cancel was asked for. Its next heartbeat would tell it too."""
         channel = CANCEL_CHANNEL.format(node_id=node_id)
-        await self._try(lambda: self._redis.publish(channel, orjson.dumps({"job_id": str(job_id)})))
+        await self._link.ask(lambda: self._link.redis.publish(channel, orjson.dumps({"job_id": str(job_id)})))
 
     async def listen_cancels(self, node_id: str) -> AsyncIterator[UUID]:
         """Jobs that a node was nudged to cancel, for ever; connects again by itself."""
@@ -136,33 +154,25 @@ class Bus:
                     yield UUID(message.data["job_id"])
 
     def subscribe(self) -> Subscription:
-        """A new subscription with a connection of its own."""
-        return Subscription(self._redis_url)
+        """A new subscription with a connection of its own, to all but the progress that has its own Redis."""
+        return Subscription(self._link.url)
+
+    def subscribe_all(self) -> list[Subscription]:
+        """One for each Redis that messages about jobs come through."""
+        return [Subscription(link.url) for link in self._links]
 
     async def is_reachable(self) -> bool:
         """Ask Redis now."""
-        self._quiet_until = 0.0
-        return await self._try(self._redis.ping) is not None
+        return await self._link.is_reachable()
 
     async def close(self) -> None:
-        await self._redis.aclose()
+        await asyncio.gather(*self._telling)
+        for link in self._links:
+            await link.close()
 
-    async def _try(self, act: Callable[[], Awaitable[T]]) -> T | None:
-        if time.monotonic() < self._quiet_until:
-            return None
-        try:
-            async with asyncio.timeout(PUBLISH_TIMEOUT_S):
-                done = await act()
-        except (RedisError, OSError, TimeoutError) as error:
-            if self._reachable:
-                logger.warning("redis_lost", reason=str(error)[:200], next="live progress is dropped, rows are kept")
-            self._reachable = False
-            self._quiet_until = time.monotonic() + PAUSE_AFTER_FAILURE_S
-            return None
-        if not self._reachable:
-            logger.info("redis_back")
-        self._reachable = True
-        return done
+    @property
+    def _links(self) -> list[RedisLink]:
+        return [self._link] if self._live is self._link else [self._link, self._live]
 
 
 def _place(event_id: EventId) -> str:

@@ -303,6 +303,7 @@ class Moved:
     seq: int
     queue: str
     attempt: int | None = None
+    tenant_id: UUID | None = None
 
     @property
     def names(self) -> dict[str, str | int]:

@@ -342,7 +342,14 @@ async def _leave_running(tx: Connection, leaving: Sequence[Exit]) -> list[Moved]
     await lanes.wake(tx, [row for row in left if row["state"] == JobState.QUEUED])
     attempts = {leave["job_id"]: leave["attempt"] for leave in leaving}
     return [
-        Moved(row["job_id"], JobState(row["state"]), row["seq"], row["queue"], attempts[str(row["job_id"])])
+        Moved(
+            row["job_id"],
+            JobState(row["state"]),
+            row["seq"],
+            row["queue"],
+            attempts[str(row["job_id"])],
+            row["tenant_id"],
+        )
         for row in left
     ]
 
@@ -358,7 +365,10 @@ async def _leave_waiting(
         "error": None if error is None else as_possible(error.to_json()),
     }
     left = await sql.rows(tx, "leave_waiting", values)
-    return [Moved(row["job_id"], JobState(row["state"]), row["seq"], row["queue"]) for row in left]
+    return [
+        Moved(row["job_id"], JobState(row["state"]), row["seq"], row["queue"], tenant_id=row["tenant_id"])
+        for row in left
+    ]
 
 
 async def _take_back(

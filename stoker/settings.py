@@ -73,6 +73,9 @@ class EngineSettings(_Settings):
 
     database_url: str = Field(validation_alias="DATABASE_URL", repr=False)
     redis_url: str = Field(validation_alias="REDIS_URL", repr=False)
+    progress_redis_url: str | None = Field(
+        default=None, repr=False, description="A Redis of its own for progress and previews. Default: REDIS_URL."
+    )
     s3_endpoint_url: str = Field(validation_alias="S3_ENDPOINT_URL")
     s3_access_key_id: str = Field(validation_alias="S3_ACCESS_KEY_ID", repr=False)
     s3_secret_access_key: str = Field(validation_alias="S3_SECRET_ACCESS_KEY", repr=False)

@@ -13,7 +13,7 @@ from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from stoker import sql
-from stoker.database import transaction
+from stoker.database import reading, transaction
 from stoker.errors import InvalidRequest, NotFound
 from stoker.keys import Caller
 from stoker.tables import tenants
@@ -44,7 +44,7 @@ class TenantRow:
 
 async def list_tenants(db: AsyncEngine) -> list[TenantRow]:
     """All tenants by name."""
-    async with db.connect() as tx:
+    async with reading(db) as tx:
         found = (await tx.execute(select(tenants).order_by(tenants.c.name))).all()
     return [TenantRow(row.id, row.name, _limits(row.weight, row.max_running)) for row in found]
 

@@ -77,8 +77,9 @@ async def finish(
                 reach(Point.NODE_FINISHED)
                 logger.info("job_ended", state=str(finished.state), **attempt.names)
                 engines.metrics.finished(attempt.claim, finished, outcome, usage)
-                engines.tell(attempt.claim.job_id, finished.seq)
-                if finished.state is not None and not finished.state.is_final:
+                is_final = finished.state is not None and finished.state.is_final
+                engines.tell(attempt.claim.job_id, finished.seq, attempt.claim.tenant_id, is_final=is_final)
+                if finished.state is not None and not is_final:
                     engines.doorbell.ring(attempt.claim.app)
                 return finished
             break
@@ -117,7 +118,7 @@ async def _announce(engines: Engines, attempt: Attempt, stored: Sequence[Output]
     else:
         reach(Point.NODE_ANNOUNCED)
         engines.metrics.persisted.labels(EventKind.OUTPUT.value).inc(len(events))
-        engines.tell(attempt.claim.job_id, seq)
+        engines.tell(attempt.claim.job_id, seq, attempt.claim.tenant_id)
 
 
 async def _release(engines: Engines, attempt: Attempt, usage: Usage) -> None:
@@ -132,5 +133,5 @@ async def _release(engines: Engines, attempt: Attempt, usage: Usage) -> None:
     for job in moved:
         reach(Point.NODE_RELEASED)
         logger.info("job_released", **attempt.names)
-        engines.tell(job.job_id, job.seq)
+        engines.tell(job.job_id, job.seq, attempt.claim.tenant_id, is_final=job.state.is_final)
         engines.doorbell.ring(job.queue)

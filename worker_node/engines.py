@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from dataclasses import dataclass, field
 from uuid import UUID
 
@@ -26,16 +25,12 @@ class Engines:
     doorbell: Doorbell
     allowed_hosts: frozenset[str] = frozenset()
     metrics: NodeMetrics = field(default_factory=NodeMetrics)
-    _telling: set[asyncio.Task[None]] = field(default_factory=set)
 
-    def tell(self, job_id: UUID, seq: int) -> None:
+    def tell(self, job_id: UUID, seq: int, tenant_id: UUID | None = None, *, is_final: bool = False) -> None:
         """Let those who follow the job know of row ``seq``, without waiting for Redis."""
-        task = asyncio.create_task(self.bus.wake(job_id, seq))
-        self._telling.add(task)
-        task.add_done_callback(self._telling.discard)
+        self.bus.tell(job_id, seq, tenant_id, is_final=is_final)
 
     async def close(self) -> None:
-        await asyncio.gather(*self._telling)
         self.doorbell.close()
         await self.bus.close()
         await self.db.dispose()
@@ -46,7 +41,7 @@ def open_engines(settings: NodeSettings, *, node_id: str) -> Engines:
     s3 = settings.s3
     return Engines(
         db=make_engine(settings.database_url, application_name=f"stoker-node {node_id}", pool_size=CONNECTIONS),
-        bus=Bus(settings.redis_url),
+        bus=Bus(settings.redis_url, settings.progress_redis_url),
         storage=Storage(s3.endpoint_url, s3.access_key_id, s3.secret_access_key, s3.bucket, s3.region),
         doorbell=Doorbell(settings.redis_url),
         allowed_hosts=settings.fetch_allowed_hosts,

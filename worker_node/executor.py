@@ -210,7 +210,7 @@ class Executor:
         self._attempts.add(attempt)
         logger.info("job_claimed", app=self.app, **attempt.names)
         self._engines.metrics.claimed(claim)
-        self._engines.tell(claim.job_id, claim.seq)
+        self._engines.tell(claim.job_id, claim.seq, claim.tenant_id)
         return attempt
 
     def _request(self, seats: Sequence[Seat]) -> ClaimRequest:

@@ -88,7 +88,7 @@ class Node:
                 reach(Point.NODE_FORMER_BOOT_RELEASED)
                 logger.info("job_taken_back", **moved.names)
                 self._engines.metrics.counts.ended(moved.queue, moved.state, NodeLost.code)
-                self._engines.tell(moved.job_id, moved.seq)
+                self._engines.tell(moved.job_id, moved.seq, moved.tenant_id, is_final=moved.state.is_final)
                 self._engines.doorbell.ring(moved.queue)
             await self._start_apps(specs)
             await self._register()

@@ -172,7 +172,7 @@ class Reporter:
             return False
         reach(Point.NODE_LOGGED)
         self._metrics.persisted.labels(EventKind.LOG.value).inc(len(lines))
-        await self._bus.wake(self._attempt.claim.job_id, self._seq)
+        await self._bus.wake(self._attempt.claim.job_id, self._seq, self._attempt.claim.tenant_id)
         return True
 
 

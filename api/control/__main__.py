@@ -29,7 +29,8 @@ async def run(settings: ControlSettings, counted: ControlMetrics) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stopping.set)
     db = make_engine(settings.database_url, application_name="stoker-control")
-    bus, doorbell, s3 = Bus(settings.redis_url), Doorbell(settings.redis_url), settings.s3
+    bus = Bus(settings.redis_url, settings.progress_redis_url)
+    doorbell, s3 = Doorbell(settings.redis_url), settings.s3
     storage = Storage(s3.endpoint_url, s3.access_key_id, s3.secret_access_key, s3.bucket, s3.region)
     deliverer = Deliverer(
         db, public_url=settings.public_url, allowed_hosts=settings.webhook_allowed_hosts, metrics=counted

@@ -17,6 +17,7 @@ from api.control.reaper import Reaper
 from stoker import job_queries, jobs, lanes, log
 from stoker.bus import Bus
 from stoker.crash_points import Point, reach
+from stoker.database import reading
 from stoker.errors import NodeLost, StokerError
 from stoker.jobs import Moved
 from stoker.queue import Doorbell
@@ -113,7 +114,7 @@ class Control:
         All that their attempts stored: what an attempt without a lease has uploaded is in no row.
         """
         age = timedelta(days=self.settings.keep_jobs_days or 0)
-        async with self.db.connect() as connection:
+        async with reading(self.db) as connection:
             old = (await connection.execute(OLD_JOBS, {"age": age, "limit": PRUNE_AT_ONCE})).all()
         if not old:
             return
@@ -130,9 +131,10 @@ class Control:
                 cancelled = await jobs.request_cancel(self.db, UUID(target), None)
                 if cancelled.node_id is not None:
                     await self.bus.nudge_cancel(cancelled.node_id, UUID(target))
-                await self.bus.wake(UUID(target), cancelled.seq)
-                app = (await job_queries.get(self.db, UUID(target), None)).app
-                self.metrics.counts.ended(app, cancelled.state)
+                job = await job_queries.get(self.db, UUID(target), None)
+                is_final = cancelled.state.is_final
+                await self.bus.wake(UUID(target), cancelled.seq, job.tenant_id, is_final=is_final)
+                self.metrics.counts.ended(job.app, cancelled.state)
                 return cancelled.state.value
             if action == "retry":
                 # Should our answer to the request be lost, it is carried out again and finds this job.
@@ -147,6 +149,6 @@ class Control:
         for job in moved:
             logger.info(event, **job.names)
             self.metrics.counts.ended(job.queue, job.state, NodeLost.code)
-            await self.bus.wake(job.job_id, job.seq)
+            await self.bus.wake(job.job_id, job.seq, job.tenant_id, is_final=job.state.is_final)
             if job.state is JobState.QUEUED:
                 self.doorbell.ring(job.queue)

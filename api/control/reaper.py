@@ -12,7 +12,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from stoker import jobs, log
-from stoker.database import is_unreachable
+from stoker.database import is_unreachable, reading
 from stoker.jobs import Moved
 
 NOW = text("SELECT stoker_now()")
@@ -32,7 +32,7 @@ class Reaper:
         """Take back what may be taken back now."""
         try:
             if self._back_since is None:
-                async with db.connect() as connection:
+                async with reading(db) as connection:
                     self._back_since = (await connection.execute(NOW if self._saw_it_away else STARTED)).scalar_one()
                 if self._saw_it_away:
                     logger.info("postgres_back", next="leases are spared for their length")

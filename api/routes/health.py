@@ -10,7 +10,7 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from sqlalchemy import text
 
 from api.connections import Connections, Here
-from stoker.database import is_unreachable
+from stoker.database import is_unreachable, reading
 from stoker.errors import StorageUnavailable
 
 CHECK_S = 3.0
@@ -45,7 +45,7 @@ async def metrics(here: Here) -> Response:
 
 async def _postgres_answers(here: Connections) -> bool:
     try:
-        async with asyncio.timeout(CHECK_S), here.db.connect() as connection:
+        async with asyncio.timeout(CHECK_S), reading(here.db) as connection:
             await connection.execute(text("SELECT 1"))
     except Exception as error:
         if not isinstance(error, TimeoutError) and not is_unreachable(error):

@@ -97,7 +97,7 @@ async def cancel(job_id: UUID, caller: Submitter, here: Here, base_url: BaseUrl)
     if cancelled.node_id is not None:
         await here.bus.nudge_cancel(cancelled.node_id, job_id)
     else:
-        await here.bus.wake(job_id, cancelled.seq)
+        await here.bus.wake(job_id, cancelled.seq, caller.tenant_id, is_final=cancelled.state.is_final)
     job = await job_queries.get(here.db, job_id, caller.tenant_id)
     here.metrics.counts.ended(job.app, cancelled.state)
     return job_json(job, base_url)
@@ -120,6 +120,8 @@ async def _accepted(
     response: Response,
     new: NewJob | None = None,
 ) -> dict[str, Any]:
+    if submitted.created:
+        here.bus.tell(submitted.job_id, 1, caller.tenant_id)
     if submitted.created and submitted.state is JobState.QUEUED:
         reach(Point.API_SUBMITTED)
         here.doorbell.ring(submitted.queue)

@@ -12,6 +12,7 @@ from api.auth import Admin
 from api.bodies import AppLimitsBody, JsonRoute
 from api.connections import Here
 from stoker import app_limits
+from stoker.database import reading
 
 router = APIRouter(prefix="/v1/queues", tags=["queues"], route_class=JsonRoute)
 
@@ -21,7 +22,7 @@ DEPTH = text("SELECT * FROM v_queue_depth")
 @router.get("")
 async def list_queues(_caller: Admin, here: Here) -> dict[str, Any]:
     """The rows of the view ``v_queue_depth``."""
-    async with here.db.connect() as connection:
+    async with reading(here.db) as connection:
         rows = (await connection.execute(DEPTH)).mappings().all()
     return {"queues": [dict(row) for row in rows]}
 

@@ -16,7 +16,7 @@ from stoker.apps import AppVersion
 from stoker.bus import Bus
 from stoker.events import Event, EventId, EventKind
 from stoker.ids import new_id
-from stoker.jobs import Claim, ClaimRequest, ErrorReport, Failed, Output, QueueKey, Stopped, Succeeded, Usage
+from stoker.jobs import Claim, ClaimRequest, ErrorReport, Failed, Finished, Output, QueueKey, Stopped, Succeeded, Usage
 from stoker.manifest import EndpointManifest, Manifest
 from stoker.nodes import NodeInfo
 from stoker.storage import Storage
@@ -42,6 +42,10 @@ def manifest(app: str) -> Manifest:
     return Manifest(app, "An app", "For tests", 1, (endpoint("/", "inference"), endpoint("/train", "training")))
 
 
+def _is_final(done: Finished) -> bool:
+    return done.state is not None and done.state.is_final
+
+
 class ActingNode:
     def __init__(self, db: AsyncEngine, bus: Bus, version: AppVersion, lease_s: float = 30.0) -> None:
         self.db, self.bus, self.version, self.lease_s = db, bus, version, lease_s
@@ -60,12 +64,12 @@ class ActingNode:
         request = ClaimRequest(self.node_id, self.boot_id, queues, "runner", self.lease_s)
         claim = await jobs.claim(self.db, request)
         assert claim is not None
-        await self.bus.wake(claim.job_id, claim.seq)
+        await self.bus.wake(claim.job_id, claim.seq, claim.tenant_id)
         return claim
 
     async def log(self, claim: Claim, message: str) -> int:
         seq = await jobs.append_events(self.db, claim.lease, [(EventKind.LOG, {"message": message})])
-        await self.bus.wake(claim.job_id, seq)
+        await self.bus.wake(claim.job_id, seq, claim.tenant_id)
         return seq
 
     async def progress(
@@ -82,16 +86,16 @@ class ActingNode:
             self.db, claim.lease, Succeeded(result, tuple(outputs)), Usage(gpu_seconds=1.5, gpus=1)
         )
         assert done.applied
-        await self.bus.wake(claim.job_id, done.seq)
+        await self.bus.wake(claim.job_id, done.seq, claim.tenant_id, is_final=_is_final(done))
         return done.seq
 
     async def fail(self, claim: Claim, message: str) -> None:
         done = await jobs.finish(self.db, claim.lease, Failed(ErrorReport("app_error", message)), Usage())
-        await self.bus.wake(claim.job_id, done.seq)
+        await self.bus.wake(claim.job_id, done.seq, claim.tenant_id, is_final=_is_final(done))
 
     async def stop(self, claim: Claim) -> None:
         done = await jobs.finish(self.db, claim.lease, Stopped(), Usage())
-        await self.bus.wake(claim.job_id, done.seq)
+        await self.bus.wake(claim.job_id, done.seq, claim.tenant_id, is_final=_is_final(done))
 
     async def store(self, storage: Storage, claim: Claim, name: str, pointer: str, content: bytes, kind: str) -> Output:
         async def chunks() -> Any:

@@ -1,0 +1,67 @@
+"""A link to one Redis: what is asked of it is bounded in time and never raises.
+
+For what may be lost. It says once in the log that a Redis is gone, and once that it is back. Used by ``stoker.bus``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+from redis.asyncio import Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import RedisError
+
+from stoker import log
+
+TIMEOUT_S = 1.0
+PAUSE_AFTER_FAILURE_S = 1.0
+"""While Redis is away each request would wait for its time limit; a rank's step must not pay that."""
+
+logger = log.get(__name__)
+T = TypeVar("T")
+
+
+class RedisLink:
+    """Connects at its first use."""
+
+    def __init__(self, url: str, *, loses: str) -> None:
+        self.url, self._loses = url, loses
+        self.redis: Redis = Redis.from_url(
+            url,
+            socket_timeout=TIMEOUT_S,
+            socket_connect_timeout=TIMEOUT_S,
+            health_check_interval=10,
+            retry=Retry(NoBackoff(), 1),
+        )
+        self._reachable = True
+        self._quiet_until = 0.0
+
+    async def ask(self, act: Callable[[], Awaitable[T]]) -> T | None:
+        """What ``act`` answers; None while this Redis is away."""
+        if time.monotonic() < self._quiet_until:
+            return None
+        try:
+            async with asyncio.timeout(TIMEOUT_S):
+                done = await act()
+        except (RedisError, OSError, TimeoutError) as error:
+            if self._reachable:
+                logger.warning("redis_lost", reason=str(error)[:200], next=self._loses)
+            self._reachable = False
+            self._quiet_until = time.monotonic() + PAUSE_AFTER_FAILURE_S
+            return None
+        if not self._reachable:
+            logger.info("redis_back")
+        self._reachable = True
+        return done
+
+    async def is_reachable(self) -> bool:
+        """Ask it now."""
+        self._quiet_until = 0.0
+        return await self.ask(self.redis.ping) is not None
+
+    async def close(self) -> None:
+        await self.redis.aclose()
