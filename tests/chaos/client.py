@@ -66,6 +66,11 @@ class Clients:
                     await caller.aclose()
 
     @property
+    def waiting(self) -> int:
+        """How many wait for something."""
+        return len(self._tasks)
+
+    @property
     def deliveries(self) -> list[Delivery]:
         bodies = [(each.headers["webhook-id"], json.loads(each.body)) for each in self.receiver.received]
         return [Delivery(webhook_id, body["job_id"], body["state"]) for webhook_id, body in bodies]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import replace
 
 import pytest
 
@@ -37,12 +38,9 @@ async def clients(world: World) -> AsyncIterator[Clients]:
 
 
 async def test_a_part_may_die_at_any_of_its_crash_points(world: World, clients: Clients) -> None:
-    enough = asyncio.Event()
-    wanting = asyncio.create_task(clients.want(wishes(4, "odd", ODD, TENANTS), rate=6, seed=4, until=enough))
+    wanted = wishes(4, "odd", ODD, TENANTS)
 
-    await asyncio.gather(*(die_everywhere(world, clients, role) for role in ("api", "control", "node-1")))
-    enough.set()
-    await wanting
+    await asyncio.gather(*(die_everywhere(world, clients, role, wanted) for role in ("api", "control", "node-1")))
 
     reached = {said["point"] for _, said in evidence.lines(world.folder / "log") if "point" in said}
     assert reached == {point.value for point in Point}
@@ -51,7 +49,13 @@ async def test_a_part_may_die_at_any_of_its_crash_points(world: World, clients: 
 
 async def test_faults_lose_no_job_and_give_none_two_results(world: World, clients: Clients) -> None:
     enough = asyncio.Event()
-    chaos = Chaos(world, seed=7, every_s=1.0, kinds=[kind for kind in KINDS if kind.name in FEW])
+    # Ranks are slow to start, so that what has them is spared but once.
+    kinds = [
+        kind if "node-1" not in kind.targets or kind.name == "rank killed" else replace(kind, targets=("node-1",))
+        for kind in KINDS
+        if kind.name in FEW
+    ]
+    chaos = Chaos(world, seed=7, every_s=0.5, kinds=kinds)
 
     async with asyncio.timeout(90), asyncio.TaskGroup() as group:
         group.create_task(clients.want(wishes(7, "few", SHORT, TENANTS), rate=8, seed=7, until=enough))
@@ -65,7 +69,7 @@ async def test_faults_lose_no_job_and_give_none_two_results(world: World, client
 
 
 FEW = {
-    "node killed", "node stopped past its lease", "rank killed", "app host killed", "FLUSHALL", "Valkey killed",
+    "node killed", "node stopped past its lease", "rank killed", "FLUSHALL", "Valkey killed",
     "Postgres restarted, immediately", "Postgres swallowed by the network", "connections reset",
 }  # fmt: skip
 

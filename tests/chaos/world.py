@@ -228,7 +228,6 @@ class World:
             "STOKER_HOST": "127.0.0.1",
             "STOKER_PORT": str(self._api_port),
             "STOKER_PUBLIC_URL": self.api_url,
-            "STOKER_REAP_S": "0.2",
             "STOKER_WEBHOOK_ALLOWED_HOSTS": self.webhook_host,
             "STOKER_LEASE_S": str(self.lease_s),
             "STOKER_HEARTBEAT_S": str(self.lease_s / 5),

@@ -24,10 +24,14 @@ class Receiver:
     answer_headers: str = ""
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        head = (await reader.readuntil(b"\r\n\r\n")).decode()
-        request, *lines = head.strip().split("\r\n")
-        headers = {name.lower(): value for name, _, value in (line.partition(": ") for line in lines)}
-        body = await reader.readexactly(int(headers.get("content-length", "0")))
+        try:
+            head = (await reader.readuntil(b"\r\n\r\n")).decode()
+            request, *lines = head.strip().split("\r\n")
+            headers = {name.lower(): value for name, _, value in (line.partition(": ") for line in lines)}
+            body = await reader.readexactly(int(headers.get("content-length", "0")))
+        except asyncio.IncompleteReadError:  # a sender that was killed
+            writer.close()
+            return
         method, path, _ = request.split(" ")
         self.received.append(Received(method, path, headers, body))
         status = self.statuses.pop(0) if self.statuses else 200
