@@ -5,7 +5,7 @@ Pure: no I/O. Rows carry relative links; they are made absolute here, and only a
 
 from __future__ import annotations
 
-import copy
+import re
 from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Any
@@ -14,6 +14,7 @@ from stoker.events import Event, EventKind
 from stoker.job_queries import AttemptView, JobSummary, JobView, OutputView
 
 OUTPUTS = "/outputs/"
+STABLE_LINK = re.compile(r"/outputs/[\w-]{32}/")
 
 
 def job_json(job: JobView, base_url: str) -> dict[str, Any]:
@@ -73,10 +74,13 @@ def event_data(event: Event, job: JobView, base_url: str) -> Mapping[str, Any]:
 
 
 def with_links(result: Any, outputs: Iterable[OutputView], base_url: str) -> Any:
-    """``result`` with the links at its outputs' pointers absolute. Other strings are the app's own and stay."""
+    """``result`` with the links at its outputs' pointers absolute, and those of Files that other jobs made.
+
+    Other strings are the app's own and stay.
+    """
     if result is None:
         return None
-    result = copy.deepcopy(result)
+    result = _with_passed_on(result, base_url)
     for output in outputs:
         file = _at(result, output.pointer) if output.pointer else None
         if isinstance(file, dict):
@@ -87,6 +91,16 @@ def with_links(result: Any, outputs: Iterable[OutputView], base_url: str) -> Any
 def absolute(link: Any, base_url: str) -> Any:
     """A link to an output, from the base on."""
     return f"{base_url}{link}" if isinstance(link, str) and link.startswith(OUTPUTS) else link
+
+
+def _with_passed_on(value: Any, base_url: str) -> Any:
+    """A copy in which the Files that a child has made and the job has passed on have absolute links."""
+    if isinstance(value, dict):
+        copied = {name: _with_passed_on(item, base_url) for name, item in value.items()}
+        if isinstance(url := copied.get("url"), str) and STABLE_LINK.match(url):
+            copied["url"] = absolute(url, base_url)
+        return copied
+    return [_with_passed_on(item, base_url) for item in value] if isinstance(value, list) else value
 
 
 def _at(value: Any, pointer: str) -> Any:

@@ -33,6 +33,11 @@ class Call(Protocol):
     async def fetch(self, url: str) -> Path:
         """Bring what ``url`` names to this machine."""
 
+    async def call(
+        self, app: str, request: BaseModel | Mapping[str, Any], endpoint: str, key: str | None
+    ) -> dict[str, Any]:
+        """Have another app's job done; its result."""
+
     def emit(self, kind: EventKind, data: Mapping[str, Any]) -> None:
         """Add an event to the job."""
 
@@ -96,6 +101,23 @@ class App:
         """
         return await _call().run({**_plain(request), **extra})
 
+    async def call(
+        self, app: str, request: BaseModel | Mapping[str, Any], endpoint: str = "/", *, key: str | None = None
+    ) -> dict[str, Any]:
+        """Have ``app`` do a job and wait for it; its result, with each File as a File that can be fetched or passed on.
+
+        The job is a child of this one. It is known by ``app``, ``endpoint`` and ``key``, or the input where there is no
+        key: another attempt of this job finds it, whether it still runs or has succeeded, and does not start it again.
+        Only endpoints that hold no GPUs may call.
+
+        Raises:
+            ChildFailed: the child failed; ``child_id``, ``error_type`` and ``error_message`` say which and why. The
+                same call starts it anew.
+            ChildCancelled: somebody cancelled it.
+            CallRefused: there is no such app, the request breaks its schema, or calls are too deep already.
+        """
+        return await _call().call(app, request, endpoint, key)
+
     async def fetch(self, file: File) -> Path:
         """Bring a File to this machine: for links that the endpoint made. Those of its request are here already."""
         return file.path if isinstance(file.source, Path) else file.at(await _call().fetch(file.url)).path
@@ -114,7 +136,7 @@ def _call() -> Call:
         return current_call.get()
     except LookupError:
         raise AppError(
-            "run, fetch, progress and log belong to a job, and none is being served here",
+            "run, call, fetch, progress and log belong to a job, and none is being served here",
             hint="Call them inside an endpoint. A thread of your own needs 'contextvars.copy_context().run', "
             "which asyncio.to_thread does for you.",
         ) from None

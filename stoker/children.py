@@ -70,6 +70,7 @@ class CancelledChild:
     """A child that was cancelled, or asked to stop where it runs."""
 
     job_id: UUID
+    tenant_id: UUID
     app: str
     result: CancelResult
 
@@ -237,7 +238,7 @@ async def _cancel(db: AsyncEngine, found: Iterable[DictRow]) -> list[CancelledCh
             log.exception("a child was not cancelled", extra={"job_id": str(row["child_id"])})
             failure = error
         else:
-            done.append(CancelledChild(row["child_id"], row["app"], result))
+            done.append(CancelledChild(row["child_id"], row["tenant_id"], row["app"], result))
     if failure is not None and not done:
         raise failure
     return done

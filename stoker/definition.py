@@ -131,7 +131,7 @@ def check(cls: type, base: type) -> None:
     keep_alive = values["keep_alive"]
     if keep_alive is not None and not (_is_number(keep_alive) and keep_alive > 0):
         raise AppDefinitionError(f"{where}: keep_alive is {keep_alive!r}", hint="Seconds, or None for ever.")
-    for taken in ("run", "fetch", "progress", "log", "manifest", "endpoints"):
+    for taken in ("run", "call", "fetch", "progress", "log", "manifest", "endpoints"):
         if taken in vars(cls):
             hint = f"App.{taken} is what an app calls; give yours another name."
             raise AppDefinitionError(f"{where} defines {taken}, which belongs to App", hint=hint)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from enum import StrEnum
 from typing import Any
 from uuid import UUID
@@ -80,7 +80,13 @@ class Attempt:
         self.newest_progress: dict[str, Any] | None = None
         self.kept_progress: dict[str, Any] | None = None
         """What Postgres has of it."""
+        self.waits_for_children = False
+        self.waited_s = 0.0
+        """How long it has only waited for other apps' jobs."""
+        self.on_wait: Callable[[], None] = lambda: None
+        """Called when it begins to wait for other apps' jobs, and when it goes on."""
         self._loop = asyncio.get_running_loop()
+        self._waits_since = 0.0
         self._lease_timer = self._loop.call_at(safe_until, self.stop, StopReason.NOT_RENEWED)
         self._run_is_over = False
         self._run_left_s = claim.run_timeout_s
@@ -91,6 +97,11 @@ class Attempt:
     def names(self) -> dict[str, str | int]:
         """What log lines about this attempt carry."""
         return {"job_id": str(self.claim.job_id), "attempt": self.claim.attempt}
+
+    @property
+    def is_over(self) -> bool:
+        """Whether it was asked to stop, or its run has ended by itself."""
+        return self.stopped.is_set() or self._run_is_over
 
     def stop(self, reason: StopReason) -> None:
         """Ask the attempt to stop. The first reason counts, but a lost lease overrides all: nothing may be written."""
@@ -123,10 +134,24 @@ class Attempt:
         self._run_left_s = max(0.0, self._run_timer.when() - self._loop.time())
         self._stop_clocks()
 
+    def wait(self, waits: bool) -> None:
+        """It only waits for other apps' jobs from now on, or goes on: while it waits its silence is no stall."""
+        if waits is self.waits_for_children:
+            return
+        self.waits_for_children = waits
+        if waits:
+            self._waits_since = self._loop.time()
+        else:
+            self.waited_s += self._loop.time() - self._waits_since
+        self.progressed()
+        self.on_wait()
+
     def progressed(self) -> None:
         if self._stall_timer is not None:
             self._stall_timer.cancel()
-        if self.claim.stall_timeout_s is not None and self._run_timer is not None and not self._run_is_over:
+        if self.waits_for_children or self._run_is_over:
+            return
+        if self.claim.stall_timeout_s is not None and self._run_timer is not None:
             self._stall_timer = self._loop.call_later(self.claim.stall_timeout_s, self.stop, StopReason.STALL_TIMEOUT)
 
     def run_ended(self, *, has_result: bool) -> None:

@@ -12,6 +12,7 @@ from stoker.database import make_engine
 from stoker.queue import Doorbell
 from stoker.settings import NodeSettings
 from stoker.storage import Storage
+from worker_node.ends import Ends
 from worker_node.metrics import NodeMetrics
 
 CONNECTIONS = 8
@@ -25,6 +26,10 @@ class Engines:
     doorbell: Doorbell
     allowed_hosts: frozenset[str] = frozenset()
     metrics: NodeMetrics = field(default_factory=NodeMetrics)
+    look_s: float = 2.0
+
+    def __post_init__(self) -> None:
+        self.ends = Ends(self.db, self.bus, self.look_s)
 
     def tell(self, job_id: UUID, seq: int, tenant_id: UUID | None = None, *, is_final: bool = False) -> None:
         """Let those who follow the job know of row ``seq``, without waiting for Redis."""
@@ -45,4 +50,5 @@ def open_engines(settings: NodeSettings, *, node_id: str) -> Engines:
         storage=Storage(s3.endpoint_url, s3.access_key_id, s3.secret_access_key, s3.bucket, s3.region),
         doorbell=Doorbell(settings.redis_url),
         allowed_hosts=settings.fetch_allowed_hosts,
+        look_s=settings.look_s,
     )

@@ -1,7 +1,7 @@
 """PendingCall: one call of an app host as the supervisor sees it, until its result or its error.
 
-Fetches files, passes events on, and knows how long a cancel may take. ``host`` holds one for each call and tells it
-when the child is gone.
+Fetches files, calls other apps, passes events on, and knows how long a cancel may take. ``host`` holds one for each
+call and tells it when the child is gone.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from stoker.errors import InvalidFile, JobCancelled, StokerError
 from stoker.events import EventKind
 from worker_node.apphost import failures, protocol
 from worker_node.apphost.protocol import Message
-from worker_node.host_values import HostCall, HostEvent, HostResult, LocalFile
+from worker_node.host_values import AppCall, HostCall, HostEvent, HostResult, LocalFile
 
 logger = log.get(__name__)
 
@@ -42,8 +42,14 @@ class PendingCall:
         self._heard_cancel = False
         self._fetch_error: StokerError | None = None
         self._fetches: set[asyncio.Task[None]] = set()
+        self._children: dict[int, asyncio.Task[None]] = {}
         text = json.dumps(call.input, allow_nan=False)
         self._send(protocol.Start(call.call_id, call.endpoint, text, str(call.job_id), call.attempt))
+
+    @property
+    def waits(self) -> bool:
+        """Whether it waits for another app's job, and so is at no work itself."""
+        return bool(self._children) and not self.outcome.done()
 
     def cancel(self, within_s: float | None = None) -> None:
         """Ask the child to stop the call, and end the child if it does not; after ``within_s`` whatever it says."""
@@ -66,6 +72,12 @@ class PendingCall:
                 task = self._loop.create_task(self._fetch(number, url))
                 self._fetches.add(task)
                 task.add_done_callback(self._fetches.discard)
+            case protocol.CallApp(number=number):
+                child = self._loop.create_task(self._call_app(message))
+                self._children[number] = child
+                child.add_done_callback(lambda _: self._children.pop(number, None))
+            case protocol.LeaveCall(number=number) if number in self._children:
+                self._children[number].cancel()
             case protocol.Done():
                 self._conclude(self._result_of(message))
             case protocol.Failed(error=error):
@@ -78,8 +90,8 @@ class PendingCall:
     def _conclude(self, outcome: HostResult | StokerError) -> None:
         if self.outcome.done():
             return
-        for fetch in self._fetches:
-            fetch.cancel()
+        for task in (*self._fetches, *self._children.values()):
+            task.cancel()
         if isinstance(outcome, HostResult):
             self.outcome.set_result(outcome)
         elif isinstance(outcome, InvalidFile) and self._fetch_error is not None:
@@ -118,6 +130,18 @@ class PendingCall:
             self._send(protocol.Fetched(self.call.call_id, number, problem=str(error) or repr(error), hint=hint))
         else:
             self._send(protocol.Fetched(self.call.call_id, number, path=str(path)))
+
+    async def _call_app(self, asked: protocol.CallApp) -> None:
+        try:
+            answer = await self.call.call_app(
+                AppCall(asked.app, asked.endpoint, json.loads(asked.input_json), asked.key)
+            )
+        except Exception as error:  # noqa: BLE001 - whatever it is, the child waits for an answer
+            described = failures.describe(error)
+            self._send(protocol.CallEnded(self.call.call_id, asked.number, error=described))
+        else:
+            text = json.dumps(answer.result, ensure_ascii=False)
+            self._send(protocol.CallEnded(self.call.call_id, asked.number, text, list(answer.files)))
 
     def _result_of(self, done: protocol.Done) -> HostResult:
         return HostResult(

@@ -55,8 +55,29 @@ class HostEvent:
 
 
 @dataclass(frozen=True)
+class AppCall:
+    """What an endpoint asks of another app. ``key`` stands for the input in the name of the job that it becomes."""
+
+    app: str
+    endpoint: str
+    input: dict[str, Any]
+    key: str | None
+
+
+@dataclass(frozen=True)
+class AppAnswer:
+    """What came of it. ``files`` are the JSON pointers of the Files in ``result``."""
+
+    result: dict[str, Any]
+    files: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class HostCall:
-    """One call. ``fetch`` brings what a File's url names into the spool; ``on_event`` must not block."""
+    """One call. ``fetch`` brings what a File's url names into the spool; ``on_event`` must not block.
+
+    ``call_app`` has another app's job done; it is cancelled when nobody waits for that any more.
+    """
 
     call_id: str
     endpoint: str
@@ -65,6 +86,7 @@ class HostCall:
     attempt: int
     on_event: Callable[[HostEvent], None]
     fetch: Callable[[str], Awaitable[Path]]
+    call_app: Callable[[AppCall], Awaitable[AppAnswer]]
 
     @property
     def names(self) -> dict[str, str | int]:

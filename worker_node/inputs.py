@@ -1,7 +1,8 @@
 """Inputs: the files that a job's input names, brought into the spool before the app reads them.
 
-An uploaded file's id, a data URI or an https link; nothing else. The app host asks for each by its link, since it
-runs without credentials and the supervisor has them. What may be fetched is ``stoker.fetch``'s decision.
+An uploaded file's id, the link of a job's output, a data URI or an https link; nothing else. The app host asks for
+each by its link, since it runs without credentials and the supervisor has them. What may be fetched is
+``stoker.fetch``'s decision.
 """
 
 from __future__ import annotations
@@ -14,8 +15,8 @@ from urllib.parse import urlsplit
 from anyio import to_thread
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from stoker import fetch, stored_files
-from stoker.errors import InvalidFile
+from stoker import fetch, job_queries, stored_files
+from stoker.errors import InvalidFile, NotFound
 from stoker.jobs import Claim
 from stoker.storage import Storage
 
@@ -37,7 +38,7 @@ class Inputs:
         """Bring the file that ``url`` names into the spool.
 
         Raises:
-            InvalidFile: it is none of the three kinds, or may not be fetched.
+            InvalidFile: it is none of these kinds, or may not be fetched.
             PayloadTooLarge, NotFound, StorageUnavailable
         """
         if url.startswith("file_"):
@@ -45,6 +46,8 @@ class Inputs:
             path = self._place(stored.file_name)
             await self._storage.get_to(stored.key, path)
             return path
+        if url.startswith("/outputs/"):
+            return await self._fetch_output(url)
         try:
             scheme = urlsplit(url).scheme.lower()
         except ValueError as error:
@@ -59,6 +62,15 @@ class Inputs:
             await fetch.fetch(url, path, max_bytes=MAX_BYTES, allow_private_hosts=self._allowed_hosts)
             return path
         raise InvalidFile(f"{url[:80]!r} is neither an uploaded file's id, a data URI nor an https link")
+
+    async def _fetch_output(self, url: str) -> Path:
+        """An output of another job of the same tenant, by the link that its result has."""
+        output = await job_queries.output_by_token(self._db, url.split("/")[2])
+        if output.tenant_id != self._claim.tenant_id:
+            raise NotFound("there is no output with this link")
+        path = self._place(output.name)
+        await self._storage.get_to(output.key, path)
+        return path
 
     def _place(self, file_name: str) -> Path:
         self._folder.mkdir(parents=True, exist_ok=True)

@@ -107,7 +107,7 @@ class Node:
             lease_s=self._settings.lease_s,
             missed=self._engines.metrics.heartbeats_missed,
         )
-        for duty in (heartbeat.run, self._look, self._listen_for_cancels, self._report_runners):
+        for duty in (heartbeat.run, self._engines.ends.run, self._look, self._listen_for_cancels, self._report_runners):
             self._tasks.append(asyncio.create_task(_keep_up(duty)))
         self._tasks += [asyncio.create_task(self._warm_up(host)) for host in self._hosts if host.min_runners]
 

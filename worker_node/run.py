@@ -14,6 +14,7 @@ from stoker import log
 from stoker.errors import JobCancelled, StokerError
 from stoker.jobs import Failed, Stopped, Usage
 from worker_node.attempt import Attempt, StopReason, outcome_without_result
+from worker_node.children import Calls
 from worker_node.engines import Engines
 from worker_node.host import AppHost, AppReplaced, HostCall, HostResult
 from worker_node.inputs import Inputs
@@ -59,6 +60,7 @@ async def run(host: AppHost, engines: Engines, attempt: Attempt, *, folder: Path
                 attempt=claim.attempt,
                 on_event=reporter.report,
                 fetch=files.fetch,
+                call_app=Calls(engines, attempt).call,
             )
             result = await _serve(host, attempt, call)
     except StokerError as error:

@@ -10,11 +10,12 @@ from uuid import UUID
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from api import cancels
 from api.control.deliverer import Deliverer
 from api.control.loop import Duty
 from api.control.metrics import ControlMetrics
 from api.control.reaper import Reaper
-from stoker import job_queries, jobs, lanes, log
+from stoker import children, job_queries, jobs, lanes, log
 from stoker.bus import Bus
 from stoker.crash_points import Point, reach
 from stoker.database import reading
@@ -63,6 +64,7 @@ class Control:
             Duty("reap", reap_s, self.reap),
             Duty("expire_unstarted", reap_s, self.expire_unstarted),
             Duty("promote_due", reap_s, self.promote_due),
+            Duty("cancel_orphans", reap_s, self.cancel_orphans),
             Duty("tend_lanes", self.settings.look_s, self.tend_lanes),
             Duty("admin_requests", reap_s, self.carry_out_requests),
             Duty("deliver", reap_s, self.deliverer.deliver_due),
@@ -91,6 +93,13 @@ class Control:
         for app in await jobs.promote_due(self.db):
             reach(Point.CONTROL_PROMOTED)
             self.doorbell.ring(app)
+
+    async def cancel_orphans(self) -> None:
+        """Cancel what goes on though the job that started it is final, or is about to stop."""
+        for child in await children.cancel_orphans(self.db):
+            logger.info("orphan_cancelled", job_id=str(child.job_id), state=child.result.state.value)
+            self.metrics.counts.ended(child.app, child.result.state)
+            await cancels.tell_of_child(self.bus, child)
 
     async def tend_lanes(self) -> None:
         await lanes.tend(self.db)

@@ -12,11 +12,12 @@ from anyio import to_thread
 from fastapi import APIRouter, Header, Query, Request, Response
 from pydantic import AwareDatetime
 
+from api import cancels
 from api.auth import Reader, Submitter
 from api.bodies import THREAD_BYTES, JsonRoute, NewJobBody
 from api.connections import BaseUrl, Connections, Here
 from api.job_json import job_json, summary_json
-from stoker import apps, job_queries, jobs, log
+from stoker import apps, children, job_queries, jobs, log
 from stoker.apps import AppVersion
 from stoker.crash_points import Point, reach
 from stoker.errors import Forbidden, InvalidFile, InvalidInput
@@ -94,10 +95,10 @@ async def cancel(job_id: UUID, caller: Submitter, here: Here, base_url: BaseUrl)
     """Cancel a waiting job at once; ask the node of a running one to stop it."""
     cancelled = await jobs.request_cancel(here.db, job_id, caller.tenant_id)
     reach(Point.API_CANCELLED)
-    if cancelled.node_id is not None:
-        await here.bus.nudge_cancel(cancelled.node_id, job_id)
-    else:
-        await here.bus.wake(job_id, cancelled.seq, caller.tenant_id, is_final=cancelled.state.is_final)
+    await cancels.tell(here.bus, job_id, caller.tenant_id, cancelled)
+    for child in await children.cancel_below(here.db, job_id):
+        await cancels.tell_of_child(here.bus, child)
+        here.metrics.counts.ended(child.app, child.result.state)
     job = await job_queries.get(here.db, job_id, caller.tenant_id)
     here.metrics.counts.ended(job.app, cancelled.state)
     return job_json(job, base_url)

@@ -4,7 +4,7 @@ WITH RECURSIVE below AS (
     UNION ALL
     SELECT c.child_id, c.depth FROM below b JOIN job_children c ON c.parent_id = b.child_id
 )
-SELECT b.child_id, a.name AS app
+SELECT b.child_id, j.tenant_id, a.name AS app
 FROM below b JOIN jobs j ON j.id = b.child_id
 JOIN app_versions v ON v.id = j.version_id JOIN apps a ON a.id = v.app_id
 WHERE j.finished_at IS NULL AND j.cancel_requested_at IS NULL

@@ -7,7 +7,7 @@ WITH seen AS (
 ), settled AS (
     UPDATE job_children c SET is_settled = true FROM seen s WHERE c.child_id = s.child_id
 )
-SELECT c.child_id, a.name AS app
+SELECT c.child_id, j.tenant_id, a.name AS app
 FROM job_children c JOIN jobs j ON j.id = c.child_id JOIN jobs p ON p.id = c.parent_id
 JOIN app_versions v ON v.id = j.version_id JOIN apps a ON a.id = v.app_id
 WHERE NOT c.is_settled AND j.finished_at IS NULL AND j.cancel_requested_at IS NULL

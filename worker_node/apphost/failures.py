@@ -16,6 +16,9 @@ from pydantic import ValidationError
 
 from stoker.errors import (
     AppError,
+    CallRefused,
+    ChildCancelled,
+    ChildFailed,
     CollectiveFailed,
     GpuFailed,
     InvalidFile,
@@ -41,8 +44,10 @@ MAX_PLACES = 500
 _OURS = str(Path(__file__).parent)
 _BY_CODE: dict[str, type[StokerError]] = {kind.code: kind for kind in (InvalidFile, JobCancelled, WorkerCrashed)}
 _APP_ERRORS: dict[str, type[AppError]] = {
-    kind.code: kind for kind in (AppError, OutOfMemory, GpuFailed, CollectiveFailed)
+    kind.code: kind
+    for kind in (AppError, OutOfMemory, GpuFailed, CollectiveFailed, ChildFailed, ChildCancelled, CallRefused)
 }
+_OF_CHILD = ("child_id", "app", "error_type", "error_message")
 
 
 def from_runner(error: RunnerError) -> StokerError:
@@ -84,6 +89,7 @@ def describe(error: BaseException) -> dict[str, Any]:
             "type_name": _text(getattr(error, "type_name", "") or type(error).__name__)[:MAX_TEXT],
             "traceback": _text(getattr(error, "traceback", "") or _traceback(error))[-MAX_TEXT:],
             "errors": _places(getattr(error, "errors", [])),
+            "child": {name: _text(getattr(error, name, ""))[:MAX_TEXT] for name in _OF_CHILD},
         }
     text = _text(error)
     kind = crash_of(type(error).__qualname__, text) or AppError
@@ -122,6 +128,10 @@ def revive(described: dict[str, Any]) -> StokerError:
     if code in _BY_CODE:
         return _BY_CODE[code](message, hint=hint)
     kind = _APP_ERRORS.get(code, AppError)
+    if issubclass(kind, ChildFailed):
+        return kind(
+            message, type_name=described["type_name"], traceback=described["traceback"], hint=hint, **described["child"]
+        )
     return kind(message, type_name=described["type_name"], traceback=described["traceback"], hint=hint)
 
 

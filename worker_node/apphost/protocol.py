@@ -76,6 +76,17 @@ class Fetched(Message):
 
 
 @dataclass(frozen=True, slots=True)
+class CallEnded(Message):
+    """To the host: what came of a call of another app. ``files`` are the JSON pointers of the Files in its result."""
+
+    call_id: str
+    number: int
+    result_json: str = "{}"
+    files: list[str] = field(default_factory=list)
+    error: dict[str, Any] | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Stop(Message):
     """To the host, last: end in order."""
 
@@ -143,6 +154,26 @@ class Fetch(Message):
     call_id: str
     number: int
     url: str
+
+
+@dataclass(frozen=True, slots=True)
+class CallApp(Message):
+    """From the host: a call asks for another app's work."""
+
+    call_id: str
+    number: int
+    app: str
+    endpoint: str
+    input_json: str
+    key: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class LeaveCall(Message):
+    """From the host: nobody waits for that any more."""
+
+    call_id: str
+    number: int
 
 
 @dataclass(frozen=True, slots=True)

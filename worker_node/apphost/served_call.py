@@ -10,7 +10,7 @@ import asyncio
 import json
 import shutil
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +19,8 @@ from pydantic import BaseModel, ValidationError
 from stoker.app import App, current_call
 from stoker.errors import AppError, InvalidFile, JobCancelled
 from stoker.events import EventKind
-from stoker.files import File
 from worker_node.apphost import failures, pictures, protocol
+from worker_node.apphost.calls import Children, files_of
 from worker_node.apphost.link import Link
 from worker_node.apphost.ranks import AppRanks
 from worker_node.apphost.results import Rendered, event_json, render
@@ -36,6 +36,7 @@ class ServedCall:
     def __init__(self, app: App, ranks: AppRanks | None, link: Link, start: protocol.Start, folder: Path) -> None:
         self._app, self._ranks, self._link, self._start, self._folder = app, ranks, link, start, folder
         self._fetches: dict[int, asyncio.Future[Path]] = {}
+        self._children = Children(link, start.call_id)
         self._is_cancelled = False
         self.uses_ranks = False
         self._cold_start_s = 0.0
@@ -57,6 +58,10 @@ class ServedCall:
             waiting.set_result(Path(answer.path))
         else:
             waiting.set_exception(InvalidFile(answer.problem, hint=answer.hint or None))
+
+    def child_ended(self, answer: protocol.CallEnded) -> None:
+        """Take in what came of a call of another app."""
+        self._children.ended(answer)
 
     def heard(self, log: RankLog) -> None:
         """Add a line of a rank to the job's log, which has an end: beyond it the node would throw the lines away."""
@@ -94,6 +99,13 @@ class ServedCall:
         self._fetches[number] = waiting
         self._link.send(protocol.Fetch(self._start.call_id, number, url))
         return await waiting
+
+    async def call(
+        self, app: str, request: BaseModel | Mapping[str, Any], endpoint: str, key: str | None
+    ) -> dict[str, Any]:
+        """Have another app's job done; its result with Files as Files."""
+        self._raise_if_cancelled()
+        return await self._children.call(app, request, endpoint, key)
 
     def emit(self, kind: EventKind, data: Mapping[str, Any]) -> None:
         """Add an event of the endpoint's own."""
@@ -157,18 +169,3 @@ class ServedCall:
     def _raise_if_cancelled(self) -> None:
         if self._is_cancelled:
             raise JobCancelled("the job was cancelled while it ran")
-
-
-def files_of(value: Any) -> Iterator[File]:
-    """Every File in a request."""
-    if isinstance(value, File):
-        yield value
-    elif isinstance(value, BaseModel):
-        for _, item in value:
-            yield from files_of(item)
-    elif isinstance(value, Mapping):
-        for item in value.values():
-            yield from files_of(item)
-    elif isinstance(value, list | tuple | set | frozenset):
-        for item in value:
-            yield from files_of(item)

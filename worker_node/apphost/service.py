@@ -95,6 +95,9 @@ class Service:
             case protocol.Fetched(call_id=call_id):
                 if (waiting := self._calls.get(call_id)) is not None:
                     waiting.fetched(message)
+            case protocol.CallEnded(call_id=call_id):
+                if (caller := self._calls.get(call_id)) is not None:
+                    caller.child_ended(message)
             case protocol.WarmUp():
                 warming = asyncio.create_task(self._warm_up())
                 self._warming.add(warming)

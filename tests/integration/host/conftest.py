@@ -12,8 +12,10 @@ from uuid import UUID, uuid4
 
 import pytest
 
+from stoker.errors import CallRefused
 from stoker.ids import new_id
 from worker_node.host import AppHost, AppSpec, HostCall, HostEvent, HostResult, HostStatus
+from worker_node.host_values import AppAnswer, AppCall
 
 HERE = Path(__file__).parent
 
@@ -49,6 +51,7 @@ class Hosted:
                 attempt=1,
                 on_event=lambda event: self._hear(self.events, event),
                 fetch=self._fetch,
+                call_app=self._call_app,
             )
         )
 
@@ -70,6 +73,10 @@ class Hosted:
     async def _fetch(self, url: str) -> Path:
         self.fetched.append(url)
         return await self.fetch(url)
+
+    @staticmethod
+    async def _call_app(asked: AppCall) -> AppAnswer:
+        raise CallRefused(f"{asked.app} is not here")
 
     @staticmethod
     async def _no_fetch(url: str) -> Path:

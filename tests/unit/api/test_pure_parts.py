@@ -19,6 +19,7 @@ from stoker.manifest import EndpointManifest
 from stoker.storage import disposition
 
 BASE = "https://stoker.example"
+PASSED_ON = f"/outputs/{'t' * 32}/a.png"
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
 
@@ -37,9 +38,13 @@ def output(pointer: str) -> OutputView:
         ({"images": [1]}, "/images/7", {"images": [1]}),
         ({"text": "/outputs/t/a"}, "/text", {"text": "/outputs/t/a"}),
         ({"text": "/outputs/t/a"}, "", {"text": "/outputs/t/a"}),
+        ({"pages": [{"url": PASSED_ON}]}, "", {"pages": [{"url": f"{BASE}{PASSED_ON}"}]}),
+        ({"pages": [PASSED_ON]}, "", {"pages": [PASSED_ON]}),
     ],
 )
-def test_links_are_made_absolute_at_the_outputs_pointers_alone(result: dict, pointer: str, expected: dict) -> None:
+def test_links_are_made_absolute_where_outputs_stand_and_nowhere_else(
+    result: dict, pointer: str, expected: dict
+) -> None:
     given = repr(result)
 
     assert with_links(result, [output(pointer)], BASE) == expected

@@ -1,0 +1,82 @@
+"""Apps that call each other: a parent, and what it calls."""
+
+from __future__ import annotations
+
+import asyncio
+
+from pydantic import BaseModel
+
+from stoker import App, File, endpoint
+from stoker.errors import ChildFailed
+from tests.apps.well import is_there
+
+
+class Wish(BaseModel, extra="forbid"):
+    text: str = ""
+    wait_for: str | None = None
+    """A path: the child does not end before something is there."""
+    fail: bool = False
+
+
+class Said(BaseModel):
+    text: str
+    file: File | None = None
+
+
+class Heard(BaseModel):
+    child: str
+    file: File | None = None
+
+
+class Count(BaseModel):
+    calls: int
+
+
+class Child(App):
+    """Says what it was told, with a file; or fails."""
+
+    name = "tests/child"
+
+    @endpoint("/", run_timeout=600)
+    async def say(self, wish: Wish) -> Said:
+        self.log("at work")
+        while not is_there(wish.wait_for):  # noqa: ASYNC110 - a test's signal is a file
+            await asyncio.sleep(0.02)
+        if wish.fail:
+            raise ValueError("the child's own words")
+        return Said(text=wish.text, file=File.from_bytes(wish.text.encode(), content_type="text/plain"))
+
+
+class Parent(App):
+    """Calls the child and passes on what it says."""
+
+    name = "tests/parent"
+
+    @endpoint("/", run_timeout=600, max_attempts=2)
+    async def ask(self, wish: Wish) -> Heard:
+        answer = await self.call("tests/child", wish)
+        path = await self.fetch(answer["file"])
+        self.log(f"the file says {await asyncio.to_thread(path.read_text)}")
+        return Heard(child=answer["text"], file=answer["file"])
+
+    @endpoint("/forgiving")
+    async def forgive(self, wish: Wish) -> Heard:
+        try:
+            await self.call("tests/child", wish)
+        except ChildFailed as error:
+            return Heard(child=f"{error.child_id} {error.error_type} {error.error_message}")
+        return Heard(child="nothing to forgive")
+
+    @endpoint("/wrong")
+    async def ask_wrongly(self, wish: Wish) -> Heard:
+        return Heard(**await self.call("tests/child", {"txet": "misspelt"}))
+
+    @endpoint("/within", run_timeout=600)
+    async def ask_itself(self, wish: Wish) -> Heard:
+        """Its child needs a seat of this same app."""
+        answer = await self.call("tests/parent", wish, "/leaf")
+        return Heard(child=answer["child"])
+
+    @endpoint("/leaf")
+    async def answer(self, wish: Wish) -> Heard:
+        return Heard(child=wish.text)

@@ -1,0 +1,111 @@
+"""Apps that call apps, on real nodes: what parents, children and those who follow them see."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from uuid import UUID
+
+import pytest
+from sqlalchemy import text
+
+from stoker import jobs
+from stoker.local.engines import Engines
+from stoker.states import JobState
+from tests.integration.node.conftest import QUICK
+from tests.support.nodes import Desk, NodeProcess, eventually, running_node
+
+pytestmark = pytest.mark.anyio
+
+PARENT, CHILD = "tests.apps.family:Parent", "tests.apps.family:Child"
+
+
+PAGE = Path(__file__).parents[3] / "docs" / "writing-apps.md"
+
+
+@pytest.fixture(scope="module")
+def node(engines: Engines, database_url: str, node_dir: Path) -> Iterator[NodeProcess]:
+    example = re.search(r"## Calling another app\n\n```python\n(.*?)```", PAGE.read_text(), re.DOTALL)
+    assert example
+    module = node_dir / "books.py"
+    module.write_text(example[1])
+    apps = [PARENT, CHILD, f"{module}:Printer", f"{module}:Publisher"]
+    with running_node(engines, database_url, node_dir, apps, **QUICK) as running:
+        yield running
+
+
+async def test_a_parent_gets_its_childs_result_and_its_file(node: NodeProcess, desk: Desk) -> None:
+    job_id = await desk.submit("tests/parent", text="good news")
+
+    job = await desk.final(job_id)
+
+    [child] = await children_of(desk, job_id)
+    said = await desk.get(child)
+    assert (job.state, job.result["child"]) == (JobState.SUCCEEDED, "good news")
+    assert [output.sha256 for output in job.outputs] == [output.sha256 for output in said.outputs]
+    assert (said.parent_id, said.attempt, job.attempt) == (job_id, 1, 1)
+    lines = [data["message"] for kind, data in await desk.events(job_id) if kind == "log"]
+    told = f"child {child} of tests/child"
+    assert lines == [f"{told} started", f"{told} succeeded", "the file says good news"]
+
+
+async def test_a_child_that_fails_fails_its_parent_by_name(node: NodeProcess, desk: Desk) -> None:
+    job_id = await desk.submit("tests/parent", text="x", fail=True)
+    await desk.until(job_id, lambda job: job.state is JobState.SCHEDULED)
+
+    await eventually(lambda: promoted(desk), lambda: "the second attempt is due")
+    job = await desk.final(job_id)
+
+    first, second = await children_of(desk, job_id)
+    assert first != second
+    assert job.attempt == 2
+    assert job.error is not None
+    assert job.error["code"] == "child_failed"
+    assert job.error["message"].startswith(
+        f"child {second} of tests/child failed: app_error: ValueError: the child's own"
+    )
+    assert "family.py" in job.error["traceback"]
+
+
+async def test_an_app_may_forgive_a_child_and_learns_which_and_why(node: NodeProcess, desk: Desk) -> None:
+    job_id = await desk.submit("tests/parent", "/forgiving", text="x", fail=True)
+
+    job = await desk.final(job_id)
+
+    [child] = await children_of(desk, job_id)
+    assert job.result["child"] == f"{child} app_error ValueError: the child's own words"
+
+
+async def test_a_request_that_breaks_the_other_apps_schema_starts_nothing(node: NodeProcess, desk: Desk) -> None:
+    job_id = await desk.submit("tests/parent", "/wrong")
+
+    job = await desk.final(job_id)
+
+    assert job.error is not None
+    assert (job.error["code"], "txet" in job.error["message"]) == ("call_refused", True)
+    assert await children_of(desk, job_id) == []
+
+
+async def test_the_apps_of_the_page_about_writing_apps_print_a_book(node: NodeProcess, desk: Desk) -> None:
+    job_id = await desk.submit("me/publisher", chapters=["one", "two", "one"])
+
+    job = await desk.final(job_id)
+
+    made = [await desk.get(child) for child in await children_of(desk, job_id)]
+    assert job.state is JobState.SUCCEEDED, job.error
+    assert len(made) == 3
+    assert {page["url"] for page in job.result["pages"]} == {child.outputs[0].link for child in made}
+
+
+async def promoted(desk: Desk) -> list[str] | None:
+    return await jobs.promote_due(desk.db) or None
+
+
+async def children_of(desk: Desk, job_id: UUID) -> list[UUID]:
+    async with desk.db.begin() as tx:
+        found = await tx.execute(
+            text("SELECT child_id FROM job_children WHERE parent_id = :id ORDER BY generation, child_id"),
+            {"id": job_id},
+        )
+        return [row.child_id for row in found]
