@@ -8,9 +8,9 @@ and who waits for them looks there too. So publishing is bounded in time and nev
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
 import orjson
@@ -35,6 +35,7 @@ KEEP_PROGRESS = 500
 MAX_KEPT_BYTES = 4_000
 """Progress that is larger is live alone."""
 MAX_PREVIEW_BYTES = 20_000
+TELL_AFTER_S = 0.002
 
 logger = log.get(__name__)
 
@@ -50,36 +51,55 @@ class Bus:
         self._live = self._link
         if progress_url is not None and progress_url != redis_url:
             self._live = RedisLink(progress_url, loses="live progress is dropped, rows are kept")
-        self._telling: set[asyncio.Task[None]] = set()
+        self._untold: dict[UUID, _News] = {}
+        self._telling: asyncio.Task[None] | None = None
 
     async def wake(self, job_id: UUID, seq: int, tenant_id: UUID | None = None, *, is_final: bool = False) -> None:
         """Say that row ``seq`` of the job is committed, to who follows it or its tenant's jobs."""
+        await self._say({job_id: _News(seq, tenant_id, is_final)})
+
+    def tell(self, job_id: UUID, seq: int, tenant_id: UUID | None = None, *, is_final: bool = False) -> None:
+        """``wake`` a moment later, without waiting for Redis: what comes together goes together.
+
+        The moment is that of whoever goes on with the job now.
+        """
+        said = self._untold.get(job_id)
+        seq, is_final = max(seq, said.seq if said else 0), is_final or (said is not None and said.is_final)
+        self._untold[job_id] = _News(seq, tenant_id, is_final)
+        if self._telling is None:
+            self._telling = asyncio.create_task(self._tell())
+
+    async def _tell(self) -> None:
+        try:
+            while self._untold:
+                await asyncio.sleep(TELL_AFTER_S)
+                news, self._untold = self._untold, {}
+                await self._say(news)
+        finally:
+            self._telling = None
+
+    async def _say(self, news: Mapping[UUID, _News]) -> None:
+        ended = [job_id for job_id, new in news.items() if new.is_final]
+        together = self._live is self._link
 
         async def publish() -> None:
             async with self._link.redis.pipeline(transaction=False) as pipe:
-                pipe.publish(JOB_CHANNEL.format(job_id=job_id), orjson.dumps({"seq": seq}))
-                if tenant_id is not None:
+                for job_id, new in news.items():
+                    pipe.publish(JOB_CHANNEL.format(job_id=job_id), orjson.dumps({"seq": new.seq}))
+                for tenant_id in {new.tenant_id for new in news.values() if new.tenant_id is not None}:
                     pipe.publish(TENANT_CHANNEL.format(tenant_id=tenant_id), b"{}")
+                if together:
+                    _shorten(pipe, ended)
+                await pipe.execute()
+
+        async def shorten() -> None:
+            async with self._live.redis.pipeline(transaction=False) as pipe:
+                _shorten(pipe, ended)
                 await pipe.execute()
 
         await self._link.ask(publish)
-        if is_final:
-            await self._live.ask(lambda: self._shorten(job_id))
-
-    def tell(self, job_id: UUID, seq: int, tenant_id: UUID | None = None, *, is_final: bool = False) -> None:
-        """``wake`` without waiting for Redis."""
-        task = asyncio.create_task(self.wake(job_id, seq, tenant_id, is_final=is_final))
-        self._telling.add(task)
-        task.add_done_callback(self._telling.discard)
-
-    async def _shorten(self, job_id: UUID) -> None:
-        """The job has ended: who comes back needs its rows, and there may be ten thousand of it an hour."""
-        stream, previews = PROGRESS_STREAM.format(job_id=job_id), PREVIEW_HASH.format(job_id=job_id)
-        async with self._live.redis.pipeline(transaction=False) as pipe:
-            pipe.xtrim(stream, maxlen=1, approximate=False)
-            pipe.expire(stream, KEEP_ENDED_S)
-            pipe.expire(previews, KEEP_ENDED_S)
-            await pipe.execute()
+        if ended and not together:
+            await self._live.ask(shorten)
 
     async def progress(self, job_id: UUID, event: Event) -> bool:
         """Send progress or a preview to who follows the job, and keep it a while for who comes back.
@@ -166,13 +186,29 @@ class Bus:
         return await self._link.is_reachable()
 
     async def close(self) -> None:
-        await asyncio.gather(*self._telling)
+        if self._telling is not None:
+            await self._telling
         for link in self._links:
             await link.close()
 
     @property
     def _links(self) -> list[RedisLink]:
         return [self._link] if self._live is self._link else [self._link, self._live]
+
+
+class _News(NamedTuple):
+    seq: int
+    tenant_id: UUID | None
+    is_final: bool
+
+
+def _shorten(pipe: Pipeline, ended: Iterable[UUID]) -> None:
+    """Jobs have ended: who comes back needs their rows, and there may be ten thousand of them an hour."""
+    for job_id in ended:
+        stream = PROGRESS_STREAM.format(job_id=job_id)
+        pipe.xtrim(stream, maxlen=1, approximate=False)
+        pipe.expire(stream, KEEP_ENDED_S)
+        pipe.expire(PREVIEW_HASH.format(job_id=job_id), KEEP_ENDED_S)
 
 
 def _place(event_id: EventId) -> str:

@@ -37,11 +37,19 @@ def make_consumer(celery: Celery, *, node_id: str, gate: Gate, answerer: Answere
 
     Its stock task consumer listens to a private, otherwise unused queue; apps' queues are the gate's.
     """
+    answers: dict[str, Future[Future[None] | None]] = {}
+
+    def ring(app: str) -> None:
+        # At once, beside what Celery does before it comes to the task. There is one bell of an app at a time.
+        answers[app] = answerer.answer(app)
+
+    gate.on_ring = ring
 
     @celery.task(name=WAKE_TASK, shared=False)
     def wake(app: str) -> None:
         try:
-            work = answerer.answer(app).result()
+            answer = answers.pop(app, None) or answerer.answer(app)
+            work = answer.result()
         finally:
             gate.answered(app)
         if work is not None:

@@ -32,6 +32,8 @@ class Gate:
         self._ringing: set[str] = set()
         self._celery: CeleryConsumer | None = None
         self._consumers: dict[str, Consumer] = {}
+        self.on_ring: Callable[[str], None] = lambda _app: None
+        """Called with an app whose doorbell was taken, before Celery has it run its task. On the hub's thread."""
 
     def changed(self, app: str) -> None:
         """Apply what ``can_start(app)`` says now. From any thread.
@@ -71,6 +73,7 @@ class Gate:
     def _ring(self, app: str, handler: Callable[[Message], None], message: Message) -> None:
         self._ringing.add(app)
         self._consumers[app].cancel()
+        self.on_ring(app)
         handler(message)
         if message.acknowledged:  # Celery has rejected it, so no task will call answered().
             self.answered(app)
