@@ -8,12 +8,15 @@ import secrets
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from stoker.local import place
 from tests.chaos import checker, evidence
+from tests.chaos.checker import Finding
 from tests.chaos.client import TENANTS, Clients
 from tests.chaos.faults import KINDS, Chaos
+from tests.chaos.history import History
 from tests.chaos.wishes import Mix, wishes
 from tests.chaos.world import World
 
@@ -60,16 +63,16 @@ async def chaos(folder: Path, seed: int, asked: argparse.Namespace) -> bool:
         tell("no more faults, nobody wants more")
         still = await evidence.settled(world, SETTLES_S, tries=3)
         await clients.settle(30)
-        history = await evidence.gather(world, clients)
-        tell("settled")
         await world.stop()
+        tell("all processes were asked to end")
+        history = await evidence.gather(world, clients)
         findings = checker.check(history)
-        findings[PROCESSES].broken = [f"{left} is still there" for left in world.left]
         report(findings, history, clients, faults, folder, still)
     return bool(checker.broken(findings)) or any(still.values())
 
 
-async def progress(clients: Clients, until: asyncio.Event, tell) -> None:
+async def progress(clients: Clients, until: asyncio.Event, tell: Callable[[str], None]) -> None:
+    """Say now and then how far the clients are."""
     while not until.is_set():
         tell(f"{len(clients.answers):,} POSTs, {len(clients.streams):,} streams read to their end")
         try:
@@ -79,10 +82,9 @@ async def progress(clients: Clients, until: asyncio.Event, tell) -> None:
             continue
 
 
-PROCESSES = "no process outlived what started it"
-
-
-def report(findings, history, clients: Clients, faults: Chaos, folder: Path, still) -> None:
+def report(
+    findings: dict[str, Finding], history: History, clients: Clients, faults: Chaos, folder: Path, still: dict[str, int]
+) -> None:
     """All that there is to say."""
     print("\nfaults")
     for name, count in sorted(faults.done.items()):

@@ -266,9 +266,16 @@ def _streams(history: History, found: Finding) -> None:
         )
 
 
-@rule("children ended with their parents")
+@rule("children ended with their parents, and none was started twice")
 def _children(history: History, found: Finding) -> None:
     jobs = history.jobs()
+    named: dict[tuple[str, str], list[Row]] = defaultdict(list)
+    for row in history.of("job_children"):
+        named[row["parent_id"], row["name"]].append(row)
+    for (parent_id, name), rows in named.items():
+        again = [row["child_id"] for row in sorted(rows, key=lambda row: row["generation"])[:-1]]
+        done = [child for child in again if child in jobs and jobs[child]["state"] not in ("failed", "cancelled")]
+        found.must(not done, f"{parent_id} called {name} again although {done} had not failed")
     for job_id, job in jobs.items():
         if job["parent_id"] is None:
             continue

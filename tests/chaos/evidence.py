@@ -21,8 +21,10 @@ from tests.chaos.world import World
 
 LOOK_S = 0.2
 ROWS = {
-    "jobs": "SELECT id, state, attempt, error, webhook_url, tags, parent_id,"
-    " created_at, finished_at, CASE WHEN result IS NOT NULL THEN 1 END AS result FROM jobs",
+    "jobs": "SELECT id, state, attempt, error, webhook_url, tags, created_at,"
+    " finished_at, CASE WHEN result IS NOT NULL THEN 1 END AS result,"
+    " (SELECT c.parent_id FROM job_children c WHERE c.child_id = jobs.id) AS parent_id FROM jobs",
+    "job_children": "SELECT child_id, parent_id, name, generation FROM job_children",
     "job_attempts": "SELECT * FROM job_attempts",
     "job_events": "SELECT job_id, seq, attempt, kind, data ->> 'state' AS state, data ->> 'reason' AS reason"
     " FROM job_events",

@@ -83,6 +83,7 @@ def good() -> History:
                 event(GONE, 1, None, "state", "queued", "submitted"),
                 event(GONE, 2, None, "state", "cancelled", "cancelled"),
             ],
+            "job_children": [{"parent_id": PARENT, "child_id": CHILD, "name": "c", "generation": 1}],
             "job_heads": [
                 {"job_id": PARENT, "last_seq": 6}, {"job_id": CHILD, "last_seq": 3}, {"job_id": GONE, "last_seq": 2}
             ],
@@ -201,9 +202,10 @@ CASES: dict[str, list[Break]] = {
         more("streams", Stream(GONE, ("1.0.0", "2.0.0"), None)),
         more("streams", Stream(GONE, ("1.0.0", "2.0.0"), "succeeded")),
     ],
-    "children ended with their parents": [
+    "children ended with their parents, and none was started twice": [
         put("jobs", 1, state="running", finished_at=None),
         put("jobs", 1, parent_id="nobody"),
+        add("job_children", parent_id=PARENT, child_id="second", name="c", generation=2),
     ],
     "lanes count the leases that there are": [
         put("queue_lanes", 0, running=1),
