@@ -11,6 +11,7 @@ from datetime import datetime
 from typing import Any
 
 from stoker.events import Event, EventKind
+from stoker.families import ChildView
 from stoker.job_queries import AttemptView, JobSummary, JobView, OutputView
 
 OUTPUTS = "/outputs/"
@@ -24,6 +25,9 @@ def job_json(job: JobView, base_url: str) -> dict[str, Any]:
         "input": job.input,
         "result": with_links(job.result, job.outputs, base_url),
         "outputs": [_output_json(output, base_url) for output in job.outputs],
+        "root_id": str(job.family.root_id) if job.family.root_id else None,
+        "children": [_child_json(child, base_url) for child in job.family.children],
+        "tree": {"jobs": 1 + job.family.below, "gpu_seconds": job.gpu_seconds + job.family.gpu_seconds_below},
     }
 
 
@@ -114,6 +118,18 @@ def _at(value: Any, pointer: str) -> Any:
         else:
             return None
     return value
+
+
+def _child_json(child: ChildView, base_url: str) -> dict[str, Any]:
+    return {
+        "id": str(child.id),
+        "app": child.app,
+        "endpoint": child.endpoint,
+        "state": child.state.value,
+        "name": child.name,
+        "generation": child.generation,
+        "links": {"self": f"{base_url}/v1/jobs/{child.id}"},
+    }
 
 
 def _attempt_json(attempt: AttemptView) -> dict[str, Any]:

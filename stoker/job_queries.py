@@ -13,9 +13,11 @@ from uuid import UUID
 from sqlalchemy import Row, case, func, literal, select, tuple_
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
+from stoker import families
 from stoker.database import reading
 from stoker.errors import InvalidRequest, NotFound
 from stoker.events import Event, EventId, EventKind
+from stoker.families import ALONE, Family
 from stoker.job_values import COUNTED, NewJob, Submitted
 from stoker.states import JobState
 from stoker.tables import app_versions, apps, job_attempts, job_events, job_heads, job_outputs, jobs, nodes
@@ -91,6 +93,7 @@ class JobView(JobSummary):
     input: dict[str, Any]
     result: dict[str, Any] | None
     outputs: tuple[OutputView, ...]
+    family: Family = ALONE
 
 
 @dataclass(frozen=True)
@@ -101,6 +104,7 @@ class JobFilters:
     state: JobState | None = None
     tag: str | None = None
     since: datetime | None = None
+    parent: UUID | None = None
 
 
 EVERY_JOB = JobFilters()
@@ -189,8 +193,9 @@ async def get(db: AsyncEngine, job_id: UUID, tenant_id: UUID | None) -> JobView:
             raise NotFound(f"there is no job {job_id}")
         attempts = await _attempts(tx, [job_id])
         outputs = tuple(_output(output) for output in await tx.execute(of_job))
+        family = await families.of(tx, job_id, is_child=row.parent_id is not None)
     shown = _shown(row, attempts[job_id]) | {"queue_position": row.queue_position}
-    return JobView(**shown, input=row.input, result=row.result, outputs=outputs)
+    return JobView(**shown, input=row.input, result=row.result, outputs=outputs, family=family)
 
 
 def just_submitted(new: NewJob, job: Submitted) -> JobView | None:
@@ -257,6 +262,8 @@ async def list_jobs(
         chosen = chosen.where(jobs.c.tags.contains([filters.tag]))
     if filters.since is not None:
         chosen = chosen.where(jobs.c.created_at >= filters.since)
+    if filters.parent is not None:
+        chosen = chosen.where(jobs.c.parent_id == filters.parent)
     if cursor is not None:
         try:
             chosen = chosen.where(jobs.c.id < UUID(cursor))

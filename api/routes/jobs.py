@@ -81,11 +81,12 @@ async def list_jobs(
     state: JobState | None = None,
     tag: NoNul = None,
     since: AwareDatetime | None = None,
+    parent: UUID | None = None,
     cursor: NoNul = None,
     limit: Annotated[int, Query(ge=1, le=200)] = 50,
 ) -> dict[str, Any]:
     """The tenant's jobs, newest first, in pages: without input, result and outputs, which may be large."""
-    filters = JobFilters(app=app, state=state, tag=tag, since=since)
+    filters = JobFilters(app=app, state=state, tag=tag, since=since, parent=parent)
     page = await job_queries.list_jobs(here.db, caller.tenant_id, filters, cursor, limit)
     return {"jobs": [summary_json(job, base_url) for job in page.jobs], "next_cursor": page.next_cursor}
 

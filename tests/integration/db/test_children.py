@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 
-from stoker import apps, children, jobs
+from stoker import apps, children, job_queries, jobs
 from stoker.apps import AppVersion
 from stoker.children import Child, NewChild
 from stoker.errors import CallRefused, JobCancelled, LeaseLost
+from stoker.job_queries import JobFilters
 from stoker.job_values import Claim, ErrorReport, Failed, QueueKey
 from stoker.states import JobState
 from tests.support.job_world import DONE, RETRYABLE, USER_ERROR, Node, World, endpoint, manifest, until_blocked
@@ -270,6 +271,15 @@ async def test_what_children_took_counts_in_their_parents_usage(world: World) ->
 
     assert tree == {"root_id": parent.job_id, "jobs": 3, "open": 0, "attempts": 3, "gpu_seconds": 5.0}
     assert await world.value("SELECT sum(gpu_seconds) FROM v_job_children") == 5.0
+    family = (await job_queries.get(world.db, parent.job_id, None)).family
+    assert [(child.app, child.state, child.name) for child in family.children] == [
+        ("acme/echo", JobState.SUCCEEDED, "acme/echo/#one"),
+        ("acme/echo", JobState.SUCCEEDED, "acme/echo/#two"),
+    ]
+    assert (family.below, family.gpu_seconds_below) == (2, 5.0)
+    listed = await job_queries.list_jobs(world.db, None, JobFilters(parent=parent.job_id))
+    assert [job.id for job in listed.jobs] == [child.id for child in reversed(family.children)]
+    assert (await job_queries.get(world.db, listed.jobs[0].id, None)).family.root_id == parent.job_id
 
 
 async def test_a_child_that_is_retried_by_hand_is_nobodys(world: World) -> None:
