@@ -13,7 +13,10 @@ from stoker.local import place
 from stoker.local.engines import Engines, start_engines
 
 collect_ignore = [] if Path("/dev/nvidia0").exists() else ["gpu"]  # nothing to skip where nothing can run
-SCRATCH = Path(__file__).parent.parent / ".stoker" / "tests"
+TESTS = Path(__file__).parent
+SCRATCH = TESTS.parent / ".stoker" / "tests"
+LONGEST_FIRST = ("e2e", "chaos", "soak", "protocol", "distributed", "integration")
+"""Folders whose files take longest. Begun last, one of them would keep a process at work while the others are done."""
 
 
 @pytest.fixture(scope="session")
@@ -59,6 +62,14 @@ def scratch_folder(name: str) -> Path:
 
 
 _numbers = iter(range(1_000_000))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    def turn(item: pytest.Item) -> int:
+        folder = item.path.relative_to(TESTS).parts[0]
+        return LONGEST_FIRST.index(folder) if folder in LONGEST_FIRST else len(LONGEST_FIRST)
+
+    items.sort(key=turn)
 
 
 @pytest.hookimpl(wrapper=True)
