@@ -15,7 +15,7 @@ from api.control.deliverer import Deliverer
 from api.control.loop import Duty
 from api.control.metrics import ControlMetrics
 from api.control.reaper import Reaper
-from stoker import children, job_queries, jobs, lanes, log
+from stoker import children, event_clock, job_queries, jobs, lanes, log
 from stoker.bus import Bus
 from stoker.crash_points import Point, reach
 from stoker.database import reading
@@ -27,6 +27,7 @@ from stoker.states import JobState
 from stoker.storage import Storage
 
 PRUNE_AT_ONCE = 200
+CLOCK_S = 10.0
 
 OLD_JOBS = text("""
 SELECT id, tenant_id FROM jobs
@@ -34,7 +35,16 @@ WHERE finished_at < stoker_now() - :age
   AND NOT EXISTS (SELECT FROM jobs child WHERE child.parent_id = jobs.id)
 ORDER BY finished_at LIMIT :limit
 """)
-DELETE_JOBS = text("DELETE FROM jobs WHERE id = ANY(:job_ids) AND finished_at IS NOT NULL")
+# Who comes back with a place before what is deleted must hear of it.
+DELETE_JOBS = text("""
+WITH gone AS (
+    DELETE FROM jobs WHERE id = ANY(:job_ids) AND finished_at IS NOT NULL RETURNING id, tenant_id
+)
+UPDATE tenants t SET events_pruned = greatest(t.events_pruned, p.mark)
+FROM (
+    SELECT g.tenant_id, max(h.mark) AS mark FROM gone g JOIN job_heads h ON h.job_id = g.id GROUP BY g.tenant_id
+) p WHERE t.id = p.tenant_id
+""")
 
 # One replica at a time: requests are carried out in the order in which they were made.
 MY_TURN = text("SELECT pg_try_advisory_xact_lock(hashtextextended('stoker admin_requests', 0))")
@@ -68,6 +78,7 @@ class Control:
             Duty("tend_lanes", self.settings.look_s, self.tend_lanes),
             Duty("admin_requests", reap_s, self.carry_out_requests),
             Duty("deliver", reap_s, self.deliverer.deliver_due),
+            Duty("event_clock", CLOCK_S, self.keep_event_clock),
         ]
         if self.settings.keep_jobs_days is not None:
             duties.append(Duty("prune", 60.0, self.prune))
@@ -103,6 +114,10 @@ class Control:
 
     async def tend_lanes(self) -> None:
         await lanes.tend(self.db)
+
+    async def keep_event_clock(self) -> None:
+        """See whether this is still the server that numbered the events."""
+        await event_clock.keep(self.db)
 
     async def carry_out_requests(self) -> None:
         """Do what admins asked for in SQL, one request a transaction."""

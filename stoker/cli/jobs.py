@@ -82,15 +82,39 @@ def status(job_id: JobId, *, api_url: ApiUrl = None, api_key: ApiKey = None, as_
 
 
 def events(
-    job_id: JobId,
+    job_ids: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[JOB_ID]...", help="Of one job until its last; of several or all: on and on."),
+    ] = None,
     *,
-    after: Annotated[str | None, typer.Option(help="Only what came after the event with this id.")] = None,
+    after: Annotated[
+        str | None,
+        typer.Option(help="Only what came after the event with this id; of many jobs, 0 is all that is kept."),
+    ] = None,
+    app: Annotated[str | None, typer.Option(help="Of many jobs: only this app's.")] = None,
+    kind: Annotated[list[str] | None, typer.Option(help="Of many jobs: only state, log or output; repeatable.")] = None,
+    state: Annotated[
+        list[JobState] | None, typer.Option(help="Of many jobs: only changes to this state; repeatable.")
+    ] = None,
     api_url: ApiUrl = None,
     api_key: ApiKey = None,
     as_json: AsJson = False,
 ) -> None:
-    """Write a job's events as they come, until its last. Exit code 1: it did not succeed."""
+    """Write a job's events as they come, until its last (exit code 1: it did not succeed), or those of many jobs."""
     with connect(api_url, api_key) as client:
+        if job_ids is None or len(job_ids) != 1 or app or kind or state:
+            chosen = client.all_events(
+                after=after,
+                job_ids=job_ids or (),
+                app=app,
+                kinds=kind or (),
+                states=[str(each) for each in state or ()],
+            )
+            for seen in chosen:
+                text = f"{seen.job_id or '':<36} {seen.kind:<7} {_short(seen.data)}"
+                show.line(seen.model_dump_json() if as_json else text)
+            return
+        [job_id] = job_ids
         for event in client.events(job_id, after=after):
             if as_json:
                 show.line(event.model_dump_json())

@@ -12,7 +12,17 @@ It needs httpx2 and pydantic alone and knows nothing of engines or nodes. The co
 from __future__ import annotations
 
 from stoker.client.client import Client
-from stoker.client.models import AppInfo, Job, JobPage, JobProblem, JobSummary, Output, StreamedEvent, UploadedFile
+from stoker.client.models import (
+    AppInfo,
+    Job,
+    JobPage,
+    JobProblem,
+    JobsEvent,
+    JobSummary,
+    Output,
+    StreamedEvent,
+    UploadedFile,
+)
 from stoker.client.problems import Unreachable
 
 __all__ = [
@@ -22,6 +32,7 @@ __all__ = [
     "JobPage",
     "JobProblem",
     "JobSummary",
+    "JobsEvent",
     "Output",
     "StreamedEvent",
     "Unreachable",

@@ -20,7 +20,7 @@ from uuid import UUID
 import httpx2
 
 from stoker.client import stream
-from stoker.client.models import AppInfo, Job, JobPage, Output, StreamedEvent, UploadedFile
+from stoker.client.models import AppInfo, Job, JobPage, JobsEvent, Output, StreamedEvent, UploadedFile
 from stoker.client.problems import check, reaching
 from stoker.errors import ConfigurationError, Conflict
 
@@ -102,6 +102,34 @@ class Client:
             Unreachable: the API is gone for a minute.
         """
         return stream.follow(self._http, f"{_job(job_id)}/events", self._key, after, self._closed.wait)
+
+    def all_events(
+        self,
+        *,
+        after: str | None = None,
+        job_ids: Sequence[UUID | str] = (),
+        app: str | None = None,
+        kinds: Sequence[str] = (),
+        states: Sequence[str] = (),
+        parent_id: UUID | str | None = None,
+        root_id: UUID | str | None = None,
+    ) -> Iterator[JobsEvent]:
+        """The rows of all of the tenant's jobs, or those chosen, as they come; reconnects when it is cut, never ends.
+
+        From now on; of given jobs from their first. ``after`` an event's id: what came since; "0": all that is kept.
+
+        Raises:
+            Unreachable: the API is gone for a minute.
+        """
+        wanted = {
+            "job_id": [str(job_id) for job_id in job_ids],
+            "app": [app] if app else [],
+            "kind": builtins.list(kinds),
+            "state": builtins.list(states),
+            "parent_id": [str(parent_id)] if parent_id else [],
+            "root_id": [str(root_id)] if root_id else [],
+        }
+        return stream.follow_many(self._http, wanted, self._key, after, self._closed.wait)
 
     def result(self, job_id: UUID | str, *, wait: bool = True) -> Job:
         """The job in its final state.

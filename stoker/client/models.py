@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any
+from typing import Any, Literal
 from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -100,3 +100,15 @@ class StreamedEvent(BaseModel):
             return None
         state = JobState(self.data["state"])
         return state if state.is_final else None
+
+
+class JobsEvent(_Answer):
+    """One event of many jobs' stream. A ``gap`` is of no job: events before the next one may be missing."""
+
+    id: str
+    kind: Literal["state", "log", "output", "gap"]
+    job_id: UUID | None = None
+    app: str | None = None
+    seq: int | None = None
+    created_at: datetime | None = None
+    data: dict[str, Any] = Field(default_factory=dict)

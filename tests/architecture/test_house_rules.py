@@ -149,6 +149,7 @@ def test_nothing_mentions_the_machine_it_was_written_on():
                 "JobPage",
                 "JobProblem",
                 "JobSummary",
+                "JobsEvent",
                 "Output",
                 "StreamedEvent",
                 "Unreachable",

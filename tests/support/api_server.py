@@ -43,9 +43,9 @@ class RunningApi:
 
 
 @asynccontextmanager
-async def running_api(settings: ApiSettings) -> AsyncIterator[RunningApi]:
+async def running_api(settings: ApiSettings, *, port: int = 0) -> AsyncIterator[RunningApi]:
     app = create_app(settings)
-    server = _Announcing(app, bind("127.0.0.1", 0))
+    server = _Announcing(app, bind("127.0.0.1", port))
     serving = asyncio.create_task(server.serve())
     started = asyncio.create_task(server.answers.wait())
     await asyncio.wait([serving, started], return_when=asyncio.FIRST_COMPLETED)

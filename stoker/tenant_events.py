@@ -1,0 +1,193 @@
+"""The events of all of a tenant's jobs, in an order in which none can be missed.
+
+Rows are numbered when their transaction begins to write and seen when it ends, and transactions end in any order: who
+remembers the newest number that it saw misses what an older transaction commits after it. So a row carries the mark of
+its transaction, and only rows below the horizon are read: under it no transaction is open. Within a job marks never
+fall, so its events come in the order of their seq. It stores nothing; ``stoker.event_clock`` tends the clock.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, NamedTuple, Self
+from uuid import UUID
+
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from stoker.database import reading
+from stoker.errors import InvalidRequest
+from stoker.events import EventKind
+from stoker.states import JobState
+
+SCAN = 500
+"""So many rows are looked at for a page, however few of them pass its filters."""
+MAX_JOBS = 100
+_WRITTEN = re.compile(r"(\d{1,9})\.(\d{1,18})\.([0-9a-f]{32})\.(\d{1,9})", re.ASCII)
+
+HERE = text("SELECT era, stoker_horizon() AS horizon FROM event_clock")
+
+# A result may be large, and the job has it. The rows of a few jobs are found by their key, those of a tenant by its
+# marks; a transaction has few rows, so sorting those of one mark costs nothing.
+_PAGE = """
+WITH here AS MATERIALIZED (
+    SELECT c.era, stoker_horizon() AS horizon, t.events_pruned
+    FROM event_clock c, tenants t WHERE t.id = :tenant_id
+), read AS MATERIALIZED (
+    SELECT e.mark, e.job_id, e.seq, e.attempt, e.kind, e.created_at,
+           CASE WHEN e.kind = 'state' THEN e.data - 'result' ELSE e.data END AS data
+    FROM job_events e
+    WHERE e.tenant_id = :tenant_id AND e.mark >= :mark AND e.mark < (SELECT horizon FROM here)
+      AND (e.mark, e.job_id, e.seq) > (:mark, CAST(:job_id AS uuid), :seq) {of_jobs}
+    ORDER BY e.mark, e.job_id, e.seq LIMIT :scan
+)
+SELECT h.era, h.horizon, h.events_pruned,
+       EXISTS (SELECT FROM job_events e WHERE e.tenant_id = :tenant_id AND e.mark >= h.horizon) AS is_held,
+       r.*, a.name AS app, j.parent_id,
+       (CAST(:app AS text) IS NULL OR a.name = :app)
+       AND (CAST(:parent_id AS uuid) IS NULL OR j.parent_id = :parent_id)
+       AND (CAST(:root_id AS uuid) IS NULL OR r.job_id = :root_id
+            OR EXISTS (SELECT FROM job_children c WHERE c.child_id = r.job_id AND c.root_id = :root_id))
+       AND (CAST(:kinds AS text[]) IS NULL OR r.kind = ANY (:kinds))
+       AND (CAST(:states AS text[]) IS NULL OR (r.kind = 'state' AND r.data ->> 'state' = ANY (:states))) AS is_wanted
+FROM here h
+LEFT JOIN read r ON true
+LEFT JOIN jobs j ON j.id = r.job_id
+LEFT JOIN app_versions v ON v.id = j.version_id
+LEFT JOIN apps a ON a.id = v.app_id
+ORDER BY r.mark, r.job_id, r.seq
+"""
+OF_TENANT = text(_PAGE.format(of_jobs=""))
+OF_JOBS = text(_PAGE.format(of_jobs="AND e.job_id = ANY (CAST(:job_ids AS uuid[]))"))
+
+
+class Cursor(NamedTuple):
+    """The place of a row among its tenant's. ``era``: which life of the database gave it."""
+
+    era: int
+    mark: int
+    job: int = 0
+    seq: int = 0
+
+    @classmethod
+    def parse(cls, written: str) -> Self:
+        """Read what ``str`` wrote.
+
+        Raises:
+            InvalidRequest: it is something else.
+        """
+        if (match := _WRITTEN.fullmatch(written.strip())) is not None:
+            era, mark, job, seq = match.groups()
+            return cls(int(era), int(mark), int(job, 16), int(seq))
+        raise InvalidRequest(
+            f"{written[:80]!r} is no place in the events of many jobs",
+            hint="Send back an id as it came; 0 asks for all that is kept.",
+        )
+
+    def __str__(self) -> str:
+        return f"{self.era}.{self.mark}.{self.job:032x}.{self.seq}"
+
+
+START = Cursor(0, 0)
+"""Before all that is kept."""
+
+
+@dataclass(frozen=True)
+class EventFilters:
+    """What the events are narrowed to."""
+
+    app: str | None = None
+    kinds: tuple[EventKind, ...] = ()
+    states: tuple[JobState, ...] = ()
+    parent_id: UUID | None = None
+    root_id: UUID | None = None
+    job_ids: tuple[UUID, ...] = ()
+
+
+@dataclass(frozen=True)
+class TenantEvent:
+    """A row, with its place. What stands in it is as its job's own stream has it, without a result."""
+
+    cursor: Cursor
+    job_id: UUID
+    app: str
+    parent_id: UUID | None
+    seq: int
+    attempt: int | None
+    kind: EventKind
+    data: dict[str, Any]
+    created_at: datetime
+
+
+@dataclass(frozen=True)
+class EventPage:
+    """``cursor``: what was looked at. ``has_more``: look on at once. ``is_held``: a transaction that is still open
+    holds rows back. ``has_gap``: rows between the cursor that was asked with and the first of these may be gone.
+    """
+
+    events: tuple[TenantEvent, ...]
+    cursor: Cursor
+    has_more: bool
+    is_held: bool
+    has_gap: bool
+
+
+async def here(db: AsyncEngine) -> Cursor:
+    """The place of now: what is committed from here on comes after it."""
+    async with reading(db) as tx:
+        row = (await tx.execute(HERE)).one()
+    return Cursor(row.era, row.horizon)
+
+
+async def read(
+    db: AsyncEngine, tenant_id: UUID, after: Cursor, filters: EventFilters, *, scan: int = SCAN
+) -> EventPage:
+    """The rows past ``after`` that no open transaction can still put others before."""
+    values = {
+        "tenant_id": tenant_id,
+        "mark": after.mark,
+        "job_id": UUID(int=after.job),
+        "seq": after.seq,
+        "scan": scan,
+        "app": filters.app,
+        "parent_id": filters.parent_id,
+        "root_id": filters.root_id,
+        "kinds": [str(kind) for kind in filters.kinds] or None,
+        "states": [str(state) for state in filters.states] or None,
+    }
+    async with reading(db) as tx:
+        if filters.job_ids:
+            rows = (await tx.execute(OF_JOBS, values | {"job_ids": list(filters.job_ids)})).all()
+        else:
+            rows = (await tx.execute(OF_TENANT, values)).all()
+    return _page(rows, after, scan)
+
+
+def _page(rows: Sequence[Any], after: Cursor, scan: int) -> EventPage:
+    first, found = rows[0], [row for row in rows if row.mark is not None]
+    places = [Cursor(first.era, row.mark, row.job_id.int, row.seq) for row in found]
+    has_gap = after != START and (after.era != first.era or after.mark < first.events_pruned)
+    return EventPage(
+        events=tuple(
+            TenantEvent(
+                cursor=place,
+                job_id=row.job_id,
+                app=row.app,
+                parent_id=row.parent_id,
+                seq=row.seq,
+                attempt=row.attempt,
+                kind=EventKind(row.kind),
+                data=row.data,
+                created_at=row.created_at,
+            )
+            for row, place in zip(found, places, strict=True)
+            if row.is_wanted
+        ),
+        cursor=places[-1] if places else after._replace(era=first.era),
+        has_more=len(found) == scan,
+        is_held=first.is_held,
+        has_gap=has_gap,
+    )

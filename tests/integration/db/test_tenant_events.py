@@ -1,0 +1,184 @@
+"""The events of a tenant's jobs, in pages: no row is missed, whatever the order in which transactions end."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from uuid import UUID
+
+import psycopg
+import pytest
+
+from stoker import event_clock, jobs, sql, tenant_events
+from stoker.errors import InvalidRequest
+from stoker.events import EventKind
+from stoker.jobs import Claim
+from stoker.states import JobState
+from stoker.stored_json import as_possible
+from stoker.tenant_events import START, Cursor, EventFilters, EventPage, TenantEvent
+from tests.support.job_world import World
+
+pytestmark = pytest.mark.anyio
+
+ALL = EventFilters()
+
+
+@asynccontextmanager
+async def appending(database_url: str, claim: Claim, message: str) -> AsyncIterator[None]:
+    """A transaction that has appended a line to the job, and commits at the end."""
+    values = {
+        "job_id": claim.job_id,
+        "attempt": claim.attempt,
+        "count": 1,
+        "kinds": ["log"],
+        "data": [as_possible({"message": message})],
+    }
+    async with await psycopg.AsyncConnection.connect(database_url) as connection:
+        await connection.execute(sql.statement("append_events"), values)
+        yield
+
+
+async def read_until(world: World, after: Cursor, wanted: int, filters: EventFilters = ALL) -> EventPage:
+    """The page once it has so many events: transactions of other databases of the cluster hold rows back, too."""
+    async with asyncio.timeout(30):
+        while True:
+            page = await tenant_events.read(world.db, world.tenant_id, after, filters)
+            if len(page.events) >= wanted:
+                return page
+
+
+def said(events: tuple[TenantEvent, ...]) -> list[object]:
+    return [event.data.get("message", event.data.get("state")) for event in events]
+
+
+async def run_two(world: World) -> tuple[Claim, Claim]:
+    node = await world.node()
+    await world.submit()
+    await world.submit()
+    return await node.take(), await node.take()
+
+
+async def test_a_row_whose_older_transaction_commits_later_is_not_missed(world: World, database_url: str) -> None:
+    first, second = await run_two(world)
+    place = (await read_until(world, START, 4)).cursor
+
+    async with appending(database_url, first, "begun first, committed last"):
+        async with appending(database_url, second, "begun last, committed first"):
+            pass
+        meanwhile = await tenant_events.read(world.db, world.tenant_id, place, ALL)
+        assert meanwhile.is_held
+    both = await read_until(world, meanwhile.cursor, 2)
+
+    assert meanwhile.events == ()
+    assert said(both.events) == ["begun first, committed last", "begun last, committed first"]
+    assert (await tenant_events.read(world.db, world.tenant_id, both.cursor, ALL)).events == ()
+
+
+async def test_events_of_one_job_come_in_their_order_though_the_later_one_began_to_write_first(
+    world: World, database_url: str
+) -> None:
+    claim, other = await run_two(world)
+    place = (await read_until(world, START, 4)).cursor
+
+    async with await psycopg.AsyncConnection.connect(database_url) as late:
+        await late.execute("SELECT pg_current_xact_id()")
+        async with appending(database_url, claim, "seq 3"):
+            pass
+        async with appending(database_url, other, "beside"):
+            pass
+        values = {"job_id": claim.job_id, "attempt": 1, "count": 1, "kinds": ["log"], "data": ['{"message": "seq 4"}']}
+        await late.execute(sql.statement("append_events"), values)
+
+    page = await read_until(world, place, 3)
+
+    assert [message for message in said(page.events) if message != "beside"] == ["seq 3", "seq 4"]
+    assert [event.seq for event in page.events if event.job_id == claim.job_id] == [3, 4]
+
+
+async def test_pages_of_any_size_hold_every_row_once(world: World) -> None:
+    first, second = await run_two(world)
+    for claim in (first, second, first):
+        lines = [(EventKind.LOG, {"message": f"{number}"}) for number in range(5)]
+        await jobs.append_events(world.db, claim.lease, lines)
+    whole = await read_until(world, START, 19)
+
+    seen: list[TenantEvent] = []
+    cursor, has_more = START, True
+    while has_more:
+        page = await tenant_events.read(world.db, world.tenant_id, cursor, ALL, scan=4)
+        seen += page.events
+        cursor, has_more = Cursor.parse(str(page.cursor)), page.has_more
+
+    assert tuple(seen) == whole.events
+    for claim in (first, second):
+        seqs = [event.seq for event in seen if event.job_id == claim.job_id]
+        assert seqs == list(range(1, len(seqs) + 1))
+
+
+async def test_filters_choose_and_the_place_goes_on_past_what_they_leave_out(world: World) -> None:
+    first, second = await run_two(world)
+    await jobs.append_events(world.db, first.lease, [(EventKind.LOG, {"message": "hello"})])
+    whole = await read_until(world, START, 5)
+
+    async def chosen(filters: EventFilters) -> list[tuple[UUID, int]]:
+        page = await tenant_events.read(world.db, world.tenant_id, START, filters)
+        assert filters.job_ids or page.cursor == whole.cursor
+        return sorted((event.job_id, event.seq) for event in page.events)
+
+    ones = [(first.job_id, 1), (second.job_id, 1)]
+    assert await chosen(EventFilters(kinds=(EventKind.LOG,))) == [(first.job_id, 3)]
+    assert await chosen(EventFilters(states=(JobState.QUEUED,))) == ones
+    assert await chosen(EventFilters(app="acme/other")) == []
+    assert await chosen(EventFilters(app="acme/echo", states=(JobState.QUEUED,))) == ones
+    assert await chosen(EventFilters(root_id=second.job_id)) == [(second.job_id, 1), (second.job_id, 2)]
+    assert await chosen(EventFilters(parent_id=second.job_id)) == []
+    assert await chosen(EventFilters(job_ids=(second.job_id,))) == [(second.job_id, 1), (second.job_id, 2)]
+
+
+async def test_a_tenant_sees_its_own_rows_alone_and_every_row_has_its_tenant(world: World) -> None:
+    node = await world.node()
+    stranger = await world.tenant("stranger")
+    await world.submit()
+    await world.submit(tenant_id=stranger)
+    await world.submit(run_at=world.began.replace(year=world.began.year + 1))
+    cancelled = await world.submit()
+    await jobs.request_cancel(world.db, cancelled.job_id, None)
+    for _ in range(2):
+        await node.finish(await node.take())
+    await world.rows("UPDATE jobs SET available_at = stoker_now() WHERE state = 'scheduled'")
+    await jobs.promote_due(world.db)
+
+    own, others = await read_until(world, START, 7), await tenant_events.read(world.db, stranger, START, ALL)
+
+    assert len(own.events) + len(others.events) == await world.value("SELECT count(*) FROM job_events")
+    assert {event.job_id for event in own.events}.isdisjoint(event.job_id for event in others.events)
+    assert all("result" not in event.data for event in own.events)
+
+
+async def test_a_restored_database_whose_numbers_start_anew_puts_new_rows_after_the_old(world: World) -> None:
+    first, second = await run_two(world)
+    old = await read_until(world, START, 4)
+    # As a dump of a server that had seen a million transactions more, and whose last hour was lost with it.
+    await world.rows("UPDATE job_events SET mark = mark + 1000000")
+    await world.rows("UPDATE job_heads SET mark = mark + 1000000")
+    await world.rows("UPDATE event_clock SET server = 'another'")
+    lost = old.cursor._replace(mark=old.cursor.mark + 2_000_000)
+
+    assert await event_clock.keep(world.db)
+    assert not await event_clock.keep(world.db)
+    await jobs.append_events(world.db, first.lease, [(EventKind.LOG, {"message": "after"})])
+    await jobs.append_events(world.db, second.lease, [(EventKind.LOG, {"message": "after"})])
+
+    again = await read_until(world, START, 6)
+    assert said(again.events)[4:] == ["after", "after"]
+    resumed = await read_until(world, lost, 2)
+    assert said(resumed.events) == ["after", "after"]
+    assert resumed.has_gap
+    assert not (await read_until(world, again.cursor, 0)).has_gap
+
+
+@pytest.mark.parametrize("written", ["", "0.0", "1.2.3.4", "1.-2.00000000000000000000000000000000.1", "x" * 99])
+def test_what_is_no_place_is_refused(written: str) -> None:
+    with pytest.raises(InvalidRequest):
+        Cursor.parse(written)
