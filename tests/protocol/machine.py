@@ -1,0 +1,523 @@
+"""The machine: everything that callers, nodes, reapers, admins and the clock may do to jobs, in any order.
+
+Each rule acts through the same functions as the API, the nodes and the control loop, and says what has to come of it.
+After each, the rows of all jobs are read and judged against that and against what always holds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+from uuid import UUID
+
+import pytest
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from stoker import app_limits, jobs, lanes, tenants
+from stoker.errors import Conflict, IdempotencyConflict, LeaseLost, NotFound, QueueFull
+from stoker.events import EventKind
+from stoker.ids import new_id
+from stoker.job_values import Claim, ClaimRequest, ErrorReport, Failed, Lease, NewJob, Outcome, Output, QueueKey, Usage
+from tests.protocol import oracle
+from tests.protocol.oracle import LOST, After, Error, Seen
+from tests.protocol.stage import APPS, NODES, TENANTS, Stage
+from tests.support.job_world import LEASE_S, Node
+
+ERRORS = [
+    *(Error("app_error"), Error("app_error", retryable=True), Error("out_of_memory", crash=True, retryable=True)),
+    *(Error("unavailable", retryable=True), Error("internal_error", retryable=True)),
+    Error("crashed_beside", crash=True, retryable=True),
+]
+SUCCEED, STOP = "succeed", "stop"
+ENDS: list[str | Error] = [SUCCEED, SUCCEED, STOP, *ERRORS]
+KINDS = [(True,), (False,), (True, False)]
+RUNNER_GPUS = 2
+
+
+@dataclass
+class Held:
+    """A lease that somebody has. ``is_known``: the answer to its claim has come."""
+
+    node: Node
+    claim: Claim
+    claimed_at: float
+    renewed_at: float
+    is_known: bool = True
+
+    @property
+    def held_gpu_s(self) -> float:
+        return (self.renewed_at - self.claimed_at) * RUNNER_GPUS * self.claim.uses_gpus
+
+
+class Protocol(RuleBasedStateMachine):
+    stage: Stage
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stage.clear()
+        self.nodes: dict[str, Node] = {}
+        self.held: dict[Lease, Held] = {}
+        self.former: list[Held] = []
+        self.requests: dict[tuple[str, str], tuple[NewJob, UUID]] = {}
+        self.usage: dict[tuple[str, int], float] = {}
+        self.seen: Seen = self.stage.look()
+        self.expected: list[Callable[[Seen], None]] = []
+        self.unchanged = False
+
+    # Callers.
+
+    @initialize(data=st.data())
+    def begin(self, data: st.DataObject) -> None:
+        """Two nodes, and something to do."""
+        for node_id in NODES:
+            self.boot(node_id)
+        for _ in range(3):
+            self.store(self.some_job(data))
+
+    @rule(data=st.data(), key=st.sampled_from([None, None, "k1", "k2"]))
+    def submit(self, data: st.DataObject, key: str | None) -> None:
+        self.store(self.some_job(data, key))
+
+    @precondition(lambda self: self.requests)
+    @rule(data=st.data(), same=st.booleans())
+    def submit_with_a_known_key(self, data: st.DataObject, same: bool) -> None:
+        """The same request finds its job, at any time; another one is refused."""
+        tenant, key = data.draw(st.sampled_from(sorted(self.requests)))
+        first, job_id = self.requests[tenant, key]
+        self.unchanged = True
+        if same:
+            again = self.run(jobs.submit(self.stage.db, first))
+            assert (again.job_id, again.created) == (job_id, False)
+        else:
+            other = NewJob(**{**vars(first), "input": {"other": True}})
+            with pytest.raises(IdempotencyConflict):
+                self.run(jobs.submit(self.stage.db, other))
+
+    @precondition(lambda self: self.seen["jobs"])
+    @rule(data=st.data(), stranger=st.sampled_from([False, False, True]))
+    def cancel(self, data: st.DataObject, stranger: bool) -> None:
+        job = data.draw(st.sampled_from(self.seen["jobs"]))
+        job_id, asked = UUID(job["id"]), self.stage.now
+        if stranger:
+            self.unchanged = True
+            other = next(tenant for tenant in self.stage.tenants.values() if str(tenant) != job["tenant_id"])
+            with pytest.raises(NotFound):
+                self.run(jobs.request_cancel(self.stage.db, job_id, other))
+        elif job["state"] in oracle.FINAL_STATES:
+            self.unchanged = True
+            with pytest.raises(Conflict):
+                self.run(jobs.request_cancel(self.stage.db, job_id, None))
+        else:
+            result = self.run(jobs.request_cancel(self.stage.db, job_id, UUID(job["tenant_id"])))
+            runs = job["state"] == "running"
+            assert (str(result.state), result.node_id is not None) == ("running" if runs else "cancelled", runs)
+            self.expect(job["id"], "state", str(result.state))
+            first = job["cancel_requested_at"]
+            self.expect_time(job["id"], "cancel_requested_at", oracle.seconds(first) if first else asked)
+
+    @precondition(lambda self: self.seen["jobs"])
+    @rule(data=st.data())
+    def retry_by_hand(self, data: st.DataObject) -> None:
+        job = data.draw(st.sampled_from(self.seen["jobs"]))
+        retrying = jobs.retry(self.stage.db, UUID(job["id"]), UUID(job["tenant_id"]))
+        if job["state"] not in oracle.FINAL_STATES:
+            self.unchanged = True
+            with pytest.raises(Conflict):
+                self.run(retrying)
+        elif not self.is_full(job["version_id"]):
+            again = self.run(retrying)
+            assert again.created
+            self.expect(str(again.job_id), "retried_from", job["id"])
+        else:
+            self.unchanged = True
+            with pytest.raises(QueueFull):
+                self.run(retrying)
+
+    # Nodes.
+
+    @rule(
+        node=st.sampled_from(NODES),
+        app=st.sampled_from(APPS),
+        kinds=st.sampled_from(KINDS),
+    )
+    def claim(self, node: str, app: str, kinds: tuple[bool, ...]) -> None:
+        """A doorbell or a look; one bell too many is a claim that finds nothing."""
+        self.claim_now(node, app, kinds)
+
+    def claim_now(self, node: str, app: str, kinds: tuple[bool, ...]) -> None:
+        request = self.request(self.nodes[node], app, kinds)
+        awaited = self.next_of(request)
+        got = self.run(jobs.claim(self.stage.db, request))
+        assert str(got.job_id) in awaited if got is not None else not awaited
+        self.take(self.nodes[node], got)
+
+    @rule(node=st.sampled_from(NODES), app=st.sampled_from(APPS))
+    def claim_and_lose_the_answer(self, node: str, app: str) -> None:
+        got = self.run(jobs.claim(self.stage.db, self.request(self.nodes[node], app, (True, False))))
+        self.take(self.nodes[node], got, is_known=False)
+
+    @rule(app=st.sampled_from(APPS))
+    def ring_three_times(self, app: str) -> None:
+        """One doorbell that was doubled: each claim finds what the one before it left."""
+        for node in (*NODES, NODES[0]):
+            self.claim_now(node, app, (True, False))
+            self.holds()
+
+    @precondition(lambda self: self.held or self.former)
+    @rule(node=st.sampled_from(NODES), told=st.booleans())
+    def heartbeat(self, node: str, told: bool) -> None:
+        """``told``: it still names leases that it lost, as one that stood still would."""
+        named = [held for held in self.held.values() if held.node is self.nodes[node] and held.is_known]
+        lost = [held for held in self.former if held.node is self.nodes[node]] if told else []
+        lost = [held for held in lost if held.claim.lease not in self.held]
+        renewal = self.run(self.nodes[node].renew(*(held.claim for held in named + lost)))
+        asked = {job["id"] for job in self.seen["jobs"] if job["cancel_requested_at"]}
+        assert renewal.lost == {held.claim.lease for held in lost}
+        assert renewal.cancelled == {held.claim.lease for held in named if str(held.claim.job_id) in asked}
+        assert renewal.unnamed == {
+            lease for lease, held in self.held.items() if held.node is self.nodes[node] and not held.is_known
+        }
+        for held in named:
+            held.renewed_at = self.stage.now
+        self.unchanged = not named
+
+    @precondition(lambda self: self.held)
+    @rule(data=st.data(), count=st.integers(1, 3))
+    def say(self, data: st.DataObject, count: int) -> None:
+        held = self.some_held(data)
+        before = self.last_seq(str(held.claim.job_id))
+        said = [(EventKind.LOG, {"n": n}) for n in range(count)]
+        assert self.run(jobs.append_events(self.stage.db, held.claim.lease, said)) == before + count
+
+    @precondition(lambda self: self.held)
+    @rule(data=st.data(), how=st.sampled_from(ENDS), gpu_s=st.sampled_from([0.0, 0.5, 40.0]), follows=st.booleans())
+    def finish(self, data: st.DataObject, how: str | Error, gpu_s: float, follows: bool) -> None:
+        held = self.some_held(data)
+        claim = held.claim
+        then = self.request(held.node, claim.app, (claim.uses_gpus,)) if follows else None
+        ending = jobs.finish(
+            self.stage.db, claim.lease, outcome_of(claim, how), Usage(gpu_s, RUNNER_GPUS, True, {"run": 1.0}), then=then
+        )
+        after = self.after(claim, how)
+        finished = self.run(ending)
+        assert (finished.applied, str(finished.state)) == (True, after.state)
+        self.ends(held, gpu_s)
+        if finished.next is None or finished.next.job_id != claim.job_id:
+            self.expect_after(claim, after)
+        if finished.next is not None:
+            self.take(held.node, finished.next)
+
+    @precondition(lambda self: self.held)
+    @rule(data=st.data(), usage=st.sampled_from([None, Usage(3.0, RUNNER_GPUS)]))
+    def give_back(self, data: st.DataObject, usage: Usage | None) -> None:
+        """A node drains, or hears of a claim whose answer never came."""
+        held = self.some_held(data)
+        [moved] = self.run(jobs.release(self.stage.db, {held.claim.lease: usage}, "drain"))
+        state = "cancelled" if self.job(held.claim.job_id)["cancel_requested_at"] else "queued"
+        assert (moved.job_id, str(moved.state), moved.attempt) == (held.claim.job_id, state, held.claim.attempt)
+        was = self.job(held.claim.job_id)
+        self.expect_after(held.claim, After(state, was["failures"], was["crashes"]))
+        self.ends(held, held.held_gpu_s if usage is None else usage.gpu_seconds)
+
+    @rule(node=st.sampled_from(NODES))
+    def restart(self, node: str) -> None:
+        """A new boot; the old one may go on, and nothing of it counts."""
+        self.boot(node)
+
+    # Zombies: who has lost the lease and does not know.
+
+    @precondition(lambda self: self.former)
+    @rule(data=st.data(), how=st.sampled_from(ENDS), follows=st.booleans())
+    def finish_too_late(self, data: st.DataObject, how: str | Error, follows: bool) -> None:
+        held = self.some_former(data)
+        then = self.request(held.node, held.claim.app, (True, False)) if follows else None
+        usage = Usage(1000.0, RUNNER_GPUS)
+        ending = jobs.finish(self.stage.db, held.claim.lease, outcome_of(held.claim, how), usage, then=then)
+        assert self.run(ending) == jobs.Finished(applied=False)
+        self.unchanged = True
+
+    @precondition(lambda self: self.former)
+    @rule(data=st.data())
+    def say_too_late(self, data: st.DataObject) -> None:
+        with pytest.raises(LeaseLost):
+            self.run(jobs.append_events(self.stage.db, self.some_former(data).claim.lease, [(EventKind.OUTPUT, {})]))
+        self.unchanged = True
+
+    @precondition(lambda self: self.former)
+    @rule(data=st.data())
+    def renew_too_late(self, data: st.DataObject) -> None:
+        """With the newest progress, which would be shown."""
+        held = self.some_former(data)
+        renewal = self.run(held.node.renew(held.claim, progress={held.claim.job_id: {"step": 99}}))
+        assert renewal.lost == {held.claim.lease}
+        self.unchanged = True
+
+    @precondition(lambda self: self.former)
+    @rule(data=st.data())
+    def give_back_too_late(self, data: st.DataObject) -> None:
+        lease = self.some_former(data).claim.lease
+        assert self.run(jobs.release(self.stage.db, {lease: Usage(1000.0, RUNNER_GPUS)}, "drain")) == []
+        self.unchanged = True
+
+    # The control loop and the clock.
+
+    @rule(by_s=st.sampled_from([0.5, 2.0, 6.0, 16.0, 16.0, 61.0]))
+    def advance(self, by_s: float) -> None:
+        self.stage.advance(by_s)
+        self.unchanged = True
+
+    @rule(reapers=st.integers(1, 3), back_ago_s=st.sampled_from([None, None, 1.0, 40.0]))
+    def reap(self, reapers: int, back_ago_s: float | None) -> None:
+        """Several at once; ``back_ago_s``: Postgres was away until then."""
+        now = self.stage.now
+        spared = back_ago_s is not None and now - back_ago_s + LEASE_S >= now
+        due = [held for held in self.held.values() if held.renewed_at + LEASE_S < now and not spared]
+        since = None if back_ago_s is None else datetime.fromtimestamp(now - back_ago_s, UTC)
+        reaped = self.stage.both(*(jobs.reap(self.stage.db, back_since=since) for _ in range(reapers)))
+        self.lost(due, [moved for each in reaped for moved in each])
+
+    @rule()
+    def expire_unstarted(self) -> None:
+        late = {
+            job["id"]
+            for job in self.seen["jobs"]
+            if job["state"] in ("scheduled", "queued")
+            and job["attempt"] == 0
+            and oracle.seconds(job["start_deadline"]) <= self.stage.now
+        }
+        expired = self.run(jobs.expire_unstarted(self.stage.db))
+        assert {str(moved.job_id) for moved in expired} == late
+        for job_id in late:
+            self.expect(job_id, "state", "failed")
+        self.unchanged = not late
+
+    @rule()
+    def promote_due(self) -> None:
+        due = [
+            job
+            for job in self.seen["jobs"]
+            if job["state"] == "scheduled" and oracle.seconds(job["available_at"]) <= self.stage.now
+        ]
+        rung = self.run(jobs.promote_due(self.stage.db))
+        assert set(rung) == {self.app_of(job["version_id"]) for job in due}
+        for job in due:
+            self.expect(job["id"], "state", "queued")
+        self.unchanged = not due
+
+    @rule()
+    def tick(self) -> None:
+        self.run(lanes.tend(self.stage.db))
+
+        def tidy(now: Seen) -> None:
+            assert oracle.untidy_lanes(now) == []
+
+        self.expected.append(tidy)
+
+    # Admins.
+
+    @rule(app=st.sampled_from(APPS), paused=st.sampled_from([False, False, True]))
+    def pause_or_resume(self, app: str, paused: bool) -> None:
+        self.run((app_limits.pause if paused else app_limits.resume)(self.stage.db, app))
+
+    @rule(app=st.sampled_from(APPS), cap=st.sampled_from([None, 1, 2]), length=st.sampled_from([None, None, 4]))
+    def limit_an_app(self, app: str, cap: int | None, length: int | None) -> None:
+        limits = {"max_running": cap, "max_queue_length": length}
+        self.run(app_limits.set_limits(self.stage.db, app, limits))
+
+    @rule(tenant=st.sampled_from(TENANTS), cap=st.sampled_from([None, 1]), weight=st.sampled_from([0.5, 1.0, 4.0]))
+    def limit_a_tenant(self, tenant: str, cap: int | None, weight: float) -> None:
+        self.run(tenants.set_limits(self.stage.db, tenant, weight=weight, max_running=cap, uncapped=cap is None))
+
+    # What always holds.
+
+    @invariant()
+    def holds(self) -> None:
+        now = self.stage.look()
+        assert oracle.wrong_moves(self.seen, now) == []
+        if self.unchanged:
+            assert now == self.seen, "what must not change anything did"
+        for expected in self.expected:
+            expected(now)
+        assert self.stage.broken() == []
+        assert oracle.hints_that_hide_a_job(now) == []
+        leases = {(row["job_id"], row["attempt"]): (row["node_id"], row["boot_id"]) for row in now["job_leases"]}
+        assert leases == {
+            (str(lease.job_id), lease.attempt): (held.node.id, str(held.node.boot_id))
+            for lease, held in self.held.items()
+        }
+        self.usage_is_right(now)
+        self.seen, self.expected, self.unchanged = now, [], False
+
+    def usage_is_right(self, now: Seen) -> None:
+        """One row for each attempt that has ended, by the rules of who knows what it took; sums are of these rows."""
+        counted = {(row["job_id"], row["attempt"]): row["gpu_seconds"] for row in now["usage_records"]}
+        assert counted == pytest.approx(self.usage)
+        useful = sum(row["gpu_seconds"] for row in now["usage_records"] if row["outcome"] == "succeeded")
+        sums = self.stage.sums()
+        assert sums["attempts"] == len(self.usage)
+        assert sums["gpu_seconds"] == pytest.approx(sum(self.usage.values()))
+        assert (sums["useful"], sums["wasted"]) == pytest.approx((useful, sums["gpu_seconds"] - useful))
+
+    # Smaller pieces.
+
+    def run(self, doing: Any) -> Any:
+        return self.stage.run(doing)
+
+    def some_job(self, data: st.DataObject, key: str | None = None) -> tuple[str, NewJob]:
+        tenant = data.draw(st.sampled_from(TENANTS))
+        delay = data.draw(st.sampled_from([None, None, None, 3.0]))
+        return tenant, NewJob(
+            tenant_id=self.stage.tenants[tenant],
+            version=self.stage.versions[data.draw(st.sampled_from([APPS[0], *APPS]))],
+            endpoint=data.draw(st.sampled_from(["/", "/", "/cpu"])),
+            input={},
+            priority=data.draw(st.sampled_from([0, 5, 5, 9])),
+            run_at=None if delay is None else datetime.fromtimestamp(self.stage.now + delay, UTC),
+            start_timeout_s=data.draw(st.sampled_from([None, None, 5.0])),
+            max_attempts=data.draw(st.sampled_from([1, 2, 3])),
+            webhook_url=data.draw(st.sampled_from([None, "https://example.com/hook"])),
+            idempotency_key=key,
+        )
+
+    def store(self, asked: tuple[str, NewJob]) -> None:
+        tenant, new = asked
+        known = self.requests.get((tenant, new.idempotency_key or ""))
+        if known is not None:
+            return  # that is another rule's
+        # Whether a limit counts is known from the version, as the API reads it.
+        limit = oracle.by_id(self.stage.look()["apps"])[self.app_id(new.version.id)]["max_queue_length"]
+        new = NewJob(**{**vars(new), "version": type(new.version)(**{**vars(new.version), "max_queue_length": limit})})
+        if self.is_full(str(new.version.id)):
+            self.unchanged = True
+            with pytest.raises(QueueFull):
+                self.run(jobs.submit(self.stage.db, new))
+            return
+        stored = self.run(jobs.submit(self.stage.db, new))
+        due = new.run_at is None or new.run_at.timestamp() <= self.stage.now
+        assert (stored.created, str(stored.state)) == (True, "queued" if due else "scheduled")
+        self.seen = self.seen if self.seen["jobs"] else self.stage.look()
+        if new.idempotency_key is not None:
+            self.requests[tenant, new.idempotency_key] = (new, stored.job_id)
+
+    def boot(self, node_id: str) -> None:
+        self.nodes[node_id] = self.stage.node(node_id)
+        due = [held for held in self.held.values() if held.node.id == node_id]
+        moved = self.run(self.nodes[node_id].register())
+        assert set(moved) == {held.claim.job_id for held in due}
+        self.lost(due)
+
+    def request(self, node: Node, app: str, kinds: tuple[bool, ...]) -> ClaimRequest:
+        queues = tuple(QueueKey(self.stage.versions[app].id, gpus) for gpus in kinds)
+        return ClaimRequest(node.id, node.boot_id, queues, "r0", LEASE_S)
+
+    def next_of(self, request: ClaimRequest) -> set[str]:
+        queues = {(str(queue.version_id), queue.uses_gpus) for queue in request.queues}
+        return oracle.next_jobs(self.seen, queues, request.node_id, self.stage.now)
+
+    def take(self, node: Node, claim: Claim | None, *, is_known: bool = True) -> None:
+        """A lease more, and no cap passed by it."""
+        if claim is None:
+            self.unchanged = not self.expected
+            return
+        assert claim.lease not in self.held
+        assert claim.attempt == self.job(claim.job_id)["attempt"] + 1
+        self.held[claim.lease] = Held(node, claim, self.stage.now, self.stage.now, is_known)
+        place = oracle.lane_of(self.job(claim.job_id))
+
+        def within_caps(now: Seen) -> None:
+            [lane] = [lane for lane in now["queue_lanes"] if oracle.lane_of(lane) == place]
+            app = oracle.by_id(now["apps"])[lane["app_id"]]
+            running = sum(other["running"] for other in now["queue_lanes"] if other["app_id"] == app["id"])
+            assert lane["running"] <= lane["max_running"]
+            assert running <= (app["max_running"] or running)
+
+        self.expected.append(within_caps)
+
+    def ends(self, held: Held, gpu_s: float) -> None:
+        """The lease is gone; whoever had it may not know."""
+        del self.held[held.claim.lease]
+        self.former.append(held)
+        self.usage[str(held.claim.job_id), held.claim.attempt] = gpu_s
+
+    def lost(self, due: list[Held], moved: list[jobs.Moved] | None = None) -> None:
+        """Exactly these leases were taken back."""
+        for held in due:
+            self.expect_after(held.claim, self.after(held.claim, LOST))
+            self.ends(held, held.held_gpu_s)
+        if moved is not None:
+            assert sorted((one.job_id, one.attempt) for one in moved) == sorted(
+                (held.claim.job_id, held.claim.attempt) for held in due
+            )
+            self.unchanged = not due
+
+    def after(self, claim: Claim, how: str | Error) -> After:
+        job = self.job(claim.job_id)
+        if isinstance(how, Error):
+            return oracle.after_error(job, oracle.excused_so_far(self.seen, job["id"]), how)
+        return After("succeeded" if how == SUCCEED else "cancelled", job["failures"], job["crashes"])
+
+    def expect_after(self, claim: Claim, after: After) -> None:
+        job_id, now_s = str(claim.job_id), self.stage.now
+
+        def became(now: Seen) -> None:
+            job = oracle.by_id(now["jobs"])[job_id]
+            assert job["state"] == after.state
+            if after.state != "cancelled":
+                assert (job["failures"], job["crashes"]) == (after.failures, after.crashes)
+            if after.state == "scheduled":
+                assert after.pause_s / 2 - 0.01 <= oracle.seconds(job["available_at"]) - now_s <= after.pause_s + 0.01
+
+        self.expected.append(became)
+
+    def expect(self, job_id: str, column: str, value: Any) -> None:
+        def is_so(now: Seen) -> None:
+            assert oracle.by_id(now["jobs"])[job_id][column] == value
+
+        self.expected.append(is_so)
+
+    def expect_time(self, job_id: str, column: str, at: float) -> None:
+        def is_so(now: Seen) -> None:
+            assert oracle.seconds(oracle.by_id(now["jobs"])[job_id][column]) == pytest.approx(at)
+
+        self.expected.append(is_so)
+
+    def some_held(self, data: st.DataObject) -> Held:
+        return self.held[data.draw(st.sampled_from(sorted(self.held, key=lambda lease: (lease.job_id, lease.attempt))))]
+
+    def some_former(self, data: st.DataObject) -> Held:
+        return data.draw(st.sampled_from(self.former))
+
+    def job(self, job_id: UUID) -> dict[str, Any]:
+        return oracle.by_id(self.seen["jobs"])[str(job_id)]
+
+    def last_seq(self, job_id: str) -> int:
+        return next(row["last_seq"] for row in self.seen["job_heads"] if row["job_id"] == job_id)
+
+    def app_id(self, version_id: UUID) -> str:
+        return next(row["id"] for row in self.seen["apps"] if row["name"] == self.app_of(str(version_id)))
+
+    def app_of(self, version_id: str) -> str:
+        return next(app for app, version in self.stage.versions.items() if str(version.id) == version_id)
+
+    def is_full(self, version_id: str) -> bool:
+        limit = oracle.by_id(self.seen["apps"])[self.app_id(UUID(version_id))]["max_queue_length"]
+        waiting = [
+            job
+            for job in self.seen["jobs"]
+            if job["version_id"] == version_id and job["state"] in ("scheduled", "queued")
+        ]
+        return limit is not None and len(waiting) >= limit
+
+
+def outcome_of(claim: Claim, how: str | Error) -> Outcome:
+    """What a node would record."""
+    if isinstance(how, Error):
+        return Failed(ErrorReport(code=how.code, message="it failed", crash=how.crash, retryable=how.retryable))
+    if how == STOP:
+        return jobs.Stopped()
+    token = f"{claim.job_id}.{claim.attempt}"
+    output = Output(new_id(), "a.png", "/image", f"t/{token}/a.png", "image/png", 3, "ab" * 32, token)
+    return jobs.Succeeded({"n": claim.attempt}, (output,))
