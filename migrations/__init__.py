@@ -63,17 +63,19 @@ def config() -> Config:
 def _move(database_url: str, revision: str, go: Callable[[Config, str], None]) -> None:
     engine = _engine(database_url)
     try:
-        with engine.begin() as connection:
+        with engine.connect() as connection:
             version = int(connection.execute(text("SHOW server_version_num")).scalar_one())
             if version < OLDEST_SERVER:
                 raise ConfigurationError(
                     f"the server is PostgreSQL {version // 10_000}, Stoker needs {OLDEST_SERVER // 10_000} or newer",
                     hint="Upgrade PostgreSQL first; nothing was changed.",
                 )
-            connection.execute(text(f"SET LOCAL lock_timeout = '{WAIT_FOR_OTHERS}'"))
-            connection.execute(text(f"SELECT pg_advisory_xact_lock({LOCK})"))
-            connection.execute(text(f"SET LOCAL lock_timeout = '{WAIT_FOR_TABLES}'"))
-            connection.execute(text(f"SET LOCAL statement_timeout = '{ONE_STATEMENT}'"))
+            # Of the session, which ends with us: each revision is a transaction of its own.
+            connection.execute(text(f"SET lock_timeout = '{WAIT_FOR_OTHERS}'"))
+            connection.execute(text(f"SELECT pg_advisory_lock({LOCK})"))
+            connection.execute(text(f"SET lock_timeout = '{WAIT_FOR_TABLES}'"))
+            connection.execute(text(f"SET statement_timeout = '{ONE_STATEMENT}'"))
+            connection.commit()
             settings = config()
             settings.attributes["connection"] = connection
             go(settings, revision)

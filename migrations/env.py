@@ -1,4 +1,7 @@
-"""What Alembic runs: the migrations in one transaction, on the connection that it is given or on DATABASE_URL."""
+"""What Alembic runs: each migration in a transaction of its own, on the connection that it is given or on DATABASE_URL.
+
+The locks that one takes on a table are gone before the next one begins: a heartbeat waits for no more than it.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,9 @@ from stoker.tables import metadata
 
 
 def run(connection: Connection) -> None:
-    context.configure(connection=connection, target_metadata=metadata, compare_server_default=True)
+    context.configure(
+        connection=connection, target_metadata=metadata, compare_server_default=True, transaction_per_migration=True
+    )
     with context.begin_transaction():
         context.run_migrations()
 
@@ -22,5 +27,5 @@ given: Connection | None = context.config.attributes.get("connection")
 if given is not None:
     run(given)
 else:  # the alembic command of somebody who writes a revision
-    with create_engine(driver_url(os.environ["DATABASE_URL"]), poolclass=NullPool).begin() as own:
+    with create_engine(driver_url(os.environ["DATABASE_URL"]), poolclass=NullPool).connect() as own:
         run(own)

@@ -143,3 +143,33 @@ def test_the_frozen_migration_imports_nothing_of_the_project() -> None:
 
 def imports(script: Path) -> list[str]:
     return [line for line in script.read_text().splitlines() if line.startswith(("import ", "from "))]
+
+
+def test_a_revision_that_fails_leaves_those_before_it_and_holds_no_lock(
+    empty_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    migrations.upgrade(empty_url, "0001")
+    monkeypatch.setattr(migrations, "WAIT_FOR_TABLES", "50ms")
+    with psycopg.connect(empty_url) as other:
+        other.execute("SELECT count(*) FROM apps")  # 0003 adds a column to it
+
+        with pytest.raises(Exception, match="lock timeout"):
+            migrations.upgrade(empty_url)
+
+        assert migrations.current(empty_url) == "0002"
+    assert migrations.upgrade(empty_url) == migrations.head()
+
+
+def test_a_job_is_renewed_while_a_later_revision_waits_for_another_table(empty_url: str) -> None:
+    migrations.upgrade(empty_url, "0001")
+    with psycopg.connect(empty_url) as other, ThreadPoolExecutor(1) as pool:
+        other.execute("SELECT count(*) FROM apps")
+        migrating = pool.submit(migrations.upgrade, empty_url)
+        with psycopg.connect(empty_url, autocommit=True) as node:
+            while not node.execute("SELECT 1 FROM pg_locks WHERE NOT granted").fetchone():
+                pass
+            node.execute("SET lock_timeout = '5s'")
+            node.execute("UPDATE job_leases SET expires_at = now()")  # 0002 added a column to it
+        other.rollback()
+
+        assert migrating.result() == migrations.head()
