@@ -14,6 +14,7 @@ from typing import TypeVar
 
 from stoker import apps, children, job_queries, log
 from stoker.children import Child, NewChild
+from stoker.crash_points import Point, reach
 from stoker.database import is_passing
 from stoker.errors import (
     CallRefused,
@@ -61,11 +62,13 @@ class Calls:
         parent = self._attempt.lease
         async with self._waiting():
             child = await self._fenced(lambda: children.submit(self._engines.db, parent, new))
+            reach(Point.NODE_CHILD_STARTED)
             self._note(child, asked.app)
             if not child.state.is_final:
                 await self._engines.ends.of(child.job_id)
             job = await self._try(lambda: job_queries.get(self._engines.db, child.job_id, None))
             if not child.state.is_final:
+                reach(Point.NODE_CHILD_ENDED)
                 told = self._fenced(lambda: children.tell_ended(self._engines.db, parent, job.id, job.app, job.state))
                 self._engines.tell(parent.job_id, await told, job.tenant_id)
         return answer_of(job)

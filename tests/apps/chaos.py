@@ -8,7 +8,7 @@ from pydantic import BaseModel
 
 from stoker import App, File, endpoint
 
-STEP_S = 0.1
+STEP_S, LEFT_S = 0.1, 2.0
 
 
 class Work(BaseModel):
@@ -36,6 +36,17 @@ class Mixed(App):
         if request.fails:
             raise ValueError("as it was told to")
         self.log("ends")
+        return done(request)
+
+    @endpoint("/parent", run_timeout=90)
+    async def call_others(self, request: Work) -> Done:
+        """Two children; where it is to fail, it leaves one behind."""
+        work = Work(seconds=request.seconds / 2, writes=request.writes)
+        if request.fails:
+            left = asyncio.ensure_future(self.call(self.name, Work(seconds=LEFT_S)))
+            await asyncio.wait([left], timeout=STEP_S)
+            raise ValueError("as it was told to")
+        await asyncio.gather(*(self.call(self.name, work, key=f"child {number}") for number in (1, 2)))
         return done(request)
 
 

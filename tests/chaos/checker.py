@@ -15,7 +15,9 @@ from typing import Any
 from tests.chaos.history import FINAL, History, Row
 
 MOST_SHOWN = 5
-BY_FAULT = frozenset({"node_lost", "worker_crashed", "crashed_beside", "unavailable", "storage_unavailable"})
+BY_FAULT = frozenset(
+    {"node_lost", "worker_crashed", "crashed_beside", "unavailable", "storage_unavailable", "child_failed"}
+)
 """Why a job may have failed that asked for nothing wrong: too many machines died under it, or an engine stayed away."""
 AS_ASKED = frozenset({"app_error", "start_timeout"})
 
@@ -283,11 +285,8 @@ def _children(history: History, found: Finding) -> None:
         found.must(parent is not None, f"{job_id} has a parent that is not there")
         if parent is not None and parent["state"] in FINAL:
             found.must(job["state"] in FINAL, f"{job_id} is {job['state']}, its parent {parent['state']}")
-        if parent is not None and parent["state"] == "cancelled" and job["finished_at"] and parent["finished_at"]:
-            ended_first = job["finished_at"] <= parent["finished_at"]
             found.must(
-                ended_first or job["state"] != "succeeded" or job["attempt"] > 0,
-                f"{job_id} was begun after its parent had been cancelled",
+                job["created_at"] <= parent["finished_at"], f"{job_id} was started by {parent['id']}, which had ended"
             )
 
 

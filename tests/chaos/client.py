@@ -179,6 +179,7 @@ def body_of(wish: Wish, receiver: str, now: datetime) -> dict[str, Any]:
     """The body of its POST."""
     body: dict[str, Any] = {
         "app": wish.app,
+        "endpoint": wish.endpoint,
         "input": {"seconds": wish.seconds, "writes": wish.writes, "fails": wish.fails},
         "priority": wish.priority,
         "tags": [wish.op],

@@ -24,14 +24,18 @@ from tests.chaos.world import World
 DIES_WITHIN_S = 60.0
 BURST, BURST_EVERY_S, MOST_WAITING = 4, 0.3, 12
 LOOK_S = 0.05
-LONG_S = 4.0
+LONG_S, CANCELLED_AFTER_S = 60.0, 6.0
 HELD = """
 SELECT l.job_id FROM job_leases l JOIN jobs j ON j.id = l.job_id
-WHERE (j.input ->> 'seconds')::float8 >= %(seconds)s AND l.node_id = %(node)s LIMIT 1
+WHERE j.tags[1] LIKE 'long-%%' AND j.cancel_requested_at IS NULL AND l.node_id = %(node)s LIMIT 1
 """
+EXPIRE = "UPDATE job_leases SET expires_at = stoker_now() WHERE job_id = %(job_id)s RETURNING job_id"
+# So that on a slow machine, too, it is the new boot that takes back what the former one held.
+SPARE = "UPDATE job_leases SET expires_at = expires_at + interval '1 minute' WHERE node_id = %(node)s RETURNING job_id"
 LONG = Wish(
-    op="", app="chaos/mixed", tenant=0, seconds=LONG_S, writes=True, fails=False, has_webhook=True, key="",
-    is_posted_twice=False, priority=0, delay_s=None, start_timeout_s=None, cancel_after_s=None,
+    op="", app="chaos/mixed", endpoint="/", tenant=0, seconds=LONG_S, writes=True, fails=False, has_webhook=True,
+    key="",
+    is_posted_twice=False, priority=0, delay_s=None, start_timeout_s=None, cancel_after_s=CANCELLED_AFTER_S,
     is_cancelled_in_sql=False, is_followed=True,
 )  # fmt: skip
 
@@ -55,22 +59,23 @@ async def die_everywhere(world: World, clients: Clients, role: str, wanted: Iter
 
 
 async def long_job(world: World, clients: Clients, node: str) -> str:
-    """A job that will run for seconds on ``node``; its id."""
-    clients.number += 1
-    for copy in range(6):  # the other node takes some
-        op = f"long-{clients.number}-{copy}"
-        clients.begin(clients.fulfil(replace(LONG, op=op, key=op)), op)
+    """A job that runs on ``node`` and will for a while; its id."""
     async with asyncio.timeout(DIES_WITHIN_S):
         while True:
-            found = await asyncio.to_thread(_held, world.database_url, node)
-            if found is not None:
-                return found
-            await asyncio.sleep(LOOK_S)
+            clients.number += 1
+            for copy in range(4):  # the other node takes some
+                op = f"long-{clients.number}-{copy}"
+                clients.begin(clients.fulfil(replace(LONG, op=op, key=op)), op)
+            for _ in range(round(CANCELLED_AFTER_S / 2 / LOOK_S)):
+                found = await asyncio.to_thread(_in_sql, world.database_url, HELD, node=node)
+                if found is not None:
+                    return str(found)
+                await asyncio.sleep(LOOK_S)
 
 
 async def _lose_a_lease(world: World, clients: Clients, role: str) -> None:
     job_id = await long_job(world, clients, "node-2")  # the other one may be dying
-    await asyncio.to_thread(_expire, world.database_url, job_id)
+    await asyncio.to_thread(_in_sql, world.database_url, EXPIRE, job_id=job_id)
 
 
 async def _drain(world: World, clients: Clients, role: str) -> None:
@@ -81,6 +86,7 @@ async def _drain(world: World, clients: Clients, role: str) -> None:
 async def _die_at_work(world: World, clients: Clients, role: str) -> None:
     await long_job(world, clients, role)
     await world.kill(role)
+    await asyncio.to_thread(_in_sql, world.database_url, SPARE, node=role)
 
 
 Cause = Callable[[World, Clients, str], Awaitable[None]]
@@ -88,12 +94,8 @@ BEFORE: dict[Point, Cause] = {Point.NODE_FORMER_BOOT_RELEASED: _die_at_work}
 CAUSES: dict[Point, Cause] = {Point.CONTROL_REAPED: _lose_a_lease, Point.NODE_RELEASED: _drain}
 
 
-def _held(database_url: str, node: str) -> str | None:
+def _in_sql(database_url: str, statement: str, **values: object) -> object:
+    """The first value of the first row, if there is one."""
     with psycopg.connect(database_url) as connection:
-        row = connection.execute(HELD, {"seconds": LONG_S, "node": node}).fetchone()
-    return None if row is None else str(row[0])
-
-
-def _expire(database_url: str, job_id: str) -> None:
-    with psycopg.connect(database_url) as connection:
-        connection.execute("UPDATE job_leases SET expires_at = stoker_now() WHERE job_id = %s", [job_id])
+        row = connection.execute(statement, values).fetchone()
+    return None if row is None else row[0]

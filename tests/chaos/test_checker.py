@@ -205,6 +205,7 @@ CASES: dict[str, list[Break]] = {
     "children ended with their parents, and none was started twice": [
         put("jobs", 1, state="running", finished_at=None),
         put("jobs", 1, parent_id="nobody"),
+        put("jobs", 1, created_at=at(9.5)),
         add("job_children", parent_id=PARENT, child_id="second", name="c", generation=2),
     ],
     "lanes count the leases that there are": [

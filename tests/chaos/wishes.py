@@ -26,6 +26,7 @@ class Wish:
 
     op: str
     app: str
+    endpoint: str
     tenant: int
     seconds: float
     writes: bool
@@ -52,10 +53,12 @@ def wishes(seed: int, name: str, mix: Mix, tenants: int) -> Iterator[Wish]:
         seconds = chance.choices(mix.seconds, mix.weights)[0]
         expires = one_in(50 / mix.oddity)
         keyed = not one_in(8)
+        # A long job holds the only seat of an app's ranks.
+        is_ranked = one_in(4) and (seconds < mix.seconds[-1] or one_in(5))
         yield Wish(
             op=f"{name}-{number}",
-            # A long job holds the only seat of an app's ranks.
-            app="chaos/ranked" if one_in(4) and (seconds < mix.seconds[-1] or one_in(5)) else "chaos/mixed",
+            app="chaos/ranked" if is_ranked else "chaos/mixed",
+            endpoint="/parent" if not is_ranked and one_in(15 / mix.oddity) else "/",
             tenant=chance.randrange(tenants),
             seconds=seconds,
             writes=one_in(3),
