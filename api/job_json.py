@@ -143,6 +143,7 @@ def _attempt_json(attempt: AttemptView) -> dict[str, Any]:
         "gpu_seconds": attempt.gpu_seconds,
         "warm": attempt.warm,
         "phases": attempt.phases,
+        "peak_memory_bytes": attempt.peak_memory_bytes,
     }
 
 

@@ -80,6 +80,7 @@ async def of(tx: AsyncConnection, job_id: UUID, *, is_child: bool) -> Family:
         return Family(root_id)
     below = (await tx.execute(_BELOW, {"job_id": job_id})).one()
     children = tuple(
-        ChildView(row.child_id, row.app, row.endpoint, JobState(row.state), row.name, row.generation) for row in reversed(found)
+        ChildView(row.child_id, row.app, row.endpoint, JobState(row.state), row.name, row.generation)
+        for row in reversed(found)
     )
     return Family(root_id, children, below.jobs, below.gpu_seconds)

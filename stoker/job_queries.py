@@ -37,6 +37,7 @@ class AttemptView:
     gpu_seconds: float
     warm: bool | None
     phases: dict[str, float]
+    peak_memory_bytes: int | None
 
 
 @dataclass(frozen=True)
@@ -345,6 +346,7 @@ def _attempt(row: Row[*tuple[Any, ...]]) -> AttemptView:
         gpu_seconds=row.gpu_seconds,
         warm=row.warm,
         phases=row.phases,
+        peak_memory_bytes=row.peak_memory_bytes,
     )
 
 

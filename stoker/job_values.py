@@ -263,7 +263,7 @@ Outcome = Succeeded | Failed | Stopped
 
 @dataclass(frozen=True)
 class Usage:
-    """What an attempt took. ``phases`` are seconds by name: queued, cold_start, run, upload."""
+    """What an attempt took. ``phases`` are seconds by name: cold_start, run, upload; Postgres adds the rest."""
 
     gpu_seconds: float = 0.0
     gpus: int = 0

@@ -15,7 +15,7 @@ from stoker.errors import InvalidRequest, Unavailable
 READ_ONLY = "-c default_transaction_read_only=on -c statement_timeout=30s -c timezone=UTC"
 VIEWS = (
     "v_queue_depth, v_jobs, v_attempts, v_queue_wait, v_throughput_hourly, v_gpu_seconds, v_failures, v_nodes, "
-    "v_stuck_jobs, v_queue_positions, v_job_children, v_job_trees, v_invariants"
+    "v_stuck_jobs, v_queue_positions, v_job_children, v_job_trees, v_usage, v_invariants"
 )
 
 

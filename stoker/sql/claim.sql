@@ -56,8 +56,10 @@ WITH lane AS MATERIALIZED (
     FROM lane l, job j
     WHERE q.version_id = j.version_id AND q.uses_gpus = j.uses_gpus AND q.tenant_id = j.tenant_id
 ), attempt AS (
-    INSERT INTO job_attempts (job_id, attempt, node_id, boot_id, runner)
-    SELECT id, attempt, %(node_id)s, %(boot_id)s, %(runner)s FROM job
+    INSERT INTO job_attempts (job_id, attempt, node_id, boot_id, runner, phases)
+    SELECT id, attempt, %(node_id)s, %(boot_id)s, %(runner)s,
+           jsonb_build_object('queued', greatest(extract(epoch FROM stoker_now() - available_at)::float8, 0))
+    FROM job
 ), lease AS (
     INSERT INTO job_leases (job_id, attempt, version_id, uses_gpus, tenant_id, node_id, boot_id, runner, charged, expires_at)
     SELECT j.id, j.attempt, j.version_id, j.uses_gpus, j.tenant_id, %(node_id)s, %(boot_id)s, %(runner)s, l.job_cost,

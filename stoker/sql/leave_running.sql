@@ -56,12 +56,21 @@ WITH exit AS MATERIALIZED (
     UPDATE job_attempts t
     SET ended_at = stoker_now(), outcome = j.outcome, error = j.error, warm = u.warm,
         gpus = coalesce(u.gpus, n.gpus, 0), gpu_seconds = coalesce(u.gpu_seconds, n.gpus * n.held_s, 0),
-        phases = coalesce(u.phases, jsonb_build_object('held', n.held_s)), peak_memory_bytes = u.peak_memory_bytes
+        -- What a node does not measure is the rest: handing the job over, its inputs, recording its end.
+        phases = t.phases || CASE WHEN u.phases IS NULL THEN jsonb_build_object('held', n.held_s)
+                                  ELSE u.phases || jsonb_build_object('claimed', greatest(0, m.attempt_s - m.measured_s)) END,
+        peak_memory_bytes = u.peak_memory_bytes
     FROM job j LEFT JOIN unsaid n ON n.id = j.id
     CROSS JOIN LATERAL jsonb_to_record(coalesce(j.usage, '{}')) AS u (
         gpus int, gpu_seconds float8, warm boolean, phases jsonb, peak_memory_bytes bigint)
+    JOIN job_attempts c ON c.job_id = j.id AND c.attempt = j.attempt
+    CROSS JOIN LATERAL (
+        SELECT extract(epoch FROM stoker_now() - c.claimed_at)::float8 AS attempt_s,
+               (SELECT coalesce(sum(p.value::text::float8), 0) FROM jsonb_each(u.phases) p) AS measured_s
+    ) m
     WHERE t.job_id = j.id AND t.attempt = j.attempt
-    RETURNING t.job_id, t.attempt, t.node_id, t.claimed_at, t.outcome, t.gpus, t.gpu_seconds, t.warm
+    RETURNING t.job_id, t.attempt, t.node_id, t.claimed_at, t.outcome, t.gpus, t.gpu_seconds, t.warm, t.phases,
+              t.peak_memory_bytes
 ), freed AS (
     -- The claim charged the lane with a guess; what was measured takes its place, and makes the next guess better, unless
     -- the job was given back half done. An attempt that its node did not measure has cost what was guessed.
@@ -84,8 +93,10 @@ WITH exit AS MATERIALIZED (
     ) g
     WHERE q.version_id = g.version_id AND q.uses_gpus = g.uses_gpus AND q.tenant_id = g.tenant_id
 ), used AS (
-    INSERT INTO usage_records (job_id, attempt, tenant_id, app_id, node_id, outcome, gpus, gpu_seconds, warm, started_at)
-    SELECT t.job_id, t.attempt, j.tenant_id, v.app_id, t.node_id, t.outcome, t.gpus, t.gpu_seconds, t.warm, t.claimed_at
+    INSERT INTO usage_records (job_id, attempt, tenant_id, app_id, node_id, outcome, gpus, gpu_seconds, warm, started_at,
+                               phases, peak_memory_bytes)
+    SELECT t.job_id, t.attempt, j.tenant_id, v.app_id, t.node_id, t.outcome, t.gpus, t.gpu_seconds, t.warm, t.claimed_at,
+           t.phases, t.peak_memory_bytes
     FROM tried t JOIN job j ON j.id = t.job_id JOIN app_versions v ON v.id = j.version_id
 ), stored AS (
     INSERT INTO job_outputs (id, job_id, attempt, position, name, pointer, key, content_type, size_bytes, sha256, token,

@@ -115,6 +115,8 @@ usage_records = Table(
     maybe("warm", Boolean),  # a node that was lost has not said
     needed("started_at", DateTime(timezone=True)),
     moment("ended_at"),
+    needed("phases", Json, "'{}'"),
+    maybe("peak_memory_bytes", BigInteger),
     PrimaryKeyConstraint("job_id", "attempt"),
     Index("usage_by_time", "ended_at"),
 )

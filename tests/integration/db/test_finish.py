@@ -56,7 +56,12 @@ async def test_success_stores_result_outputs_attempt_usage_and_the_final_event_t
         (f"/outputs/{'u' * 43}/a%20picture.png", {"seed": 7}),
     ]
     [attempt] = view.attempts
-    assert (attempt.outcome, attempt.warm, attempt.phases) == ("succeeded", False, {"run": 1.75})
+    assert (attempt.outcome, attempt.warm, attempt.phases) == (
+        "succeeded",
+        False,
+        {"queued": 0, "run": 1.75, "claimed": 0},
+    )
+    assert attempt.peak_memory_bytes == 1 << 40
     last = (await job_queries.events_after(world.db, claim.job_id, 2))[-1]
     assert last.data == {"state": "succeeded", "attempt": 1, "reason": "succeeded", "result": result}
     [usage] = await world.rows("SELECT attempt, gpus, gpu_seconds, warm, outcome FROM usage_records")
@@ -177,6 +182,35 @@ async def test_gpu_seconds_of_all_attempts_are_counted(world: World) -> None:
     assert await world.value("SELECT wasted_gpu_seconds FROM v_gpu_seconds") == 2.0
 
 
+async def test_the_phases_of_an_attempt_add_up_to_its_time_since_the_job_was_due(world: World) -> None:
+    node = await world.node()
+    job = await world.submit()
+    await world.set_clock(3)
+    claim = await node.take()
+    await world.set_clock(20)
+
+    phases = {"cold_start": 8.0, "run": 5.0, "upload": 2.5}
+    await jobs.finish(world.db, claim.lease, DONE, jobs.Usage(10.0, 2, False, phases, 7))
+
+    [attempt] = (await job_queries.get(world.db, job.job_id, None)).attempts
+    assert attempt.phases == {"queued": 3, "claimed": 1.5, **phases}
+    [usage] = await world.rows("SELECT * FROM v_usage")
+    shown = (
+        "outcome",
+        "attempts",
+        "warm",
+        "cold",
+        "queued_s",
+        "claimed_s",
+        "cold_start_s",
+        "run_s",
+        "upload_s",
+        "held_s",
+    )
+    assert [usage[name] for name in shown] == ["succeeded", 1, 0, 1, 3, 1.5, 8.0, 5.0, 2.5, 0]
+    assert (usage["gpu_seconds"], usage["peak_memory_bytes"]) == (10.0, 7)
+
+
 @pytest.mark.parametrize("lose", ["reaper", "new boot"])
 async def test_an_attempt_whose_node_was_lost_held_its_gpus_until_it_was_last_heard_of(world: World, lose: str) -> None:
     node = await world.node()
@@ -191,7 +225,7 @@ async def test_an_attempt_whose_node_was_lost_held_its_gpus_until_it_was_last_he
     [usage] = await world.rows("SELECT attempt, gpus, gpu_seconds, warm, outcome FROM usage_records")
     assert list(usage.values()) == [1, 2, 13.0, None, "lease_lost"]
     [attempt] = (await job_queries.get(world.db, job.job_id, None)).attempts
-    assert (attempt.gpu_seconds, attempt.warm, attempt.phases) == (13.0, None, {"held": 6.5})
+    assert (attempt.gpu_seconds, attempt.warm, attempt.phases) == (13.0, None, {"queued": 0, "held": 6.5})
     [sums] = await world.rows(
         "SELECT gpu_seconds, useful_gpu_seconds, wasted_gpu_seconds, cold_starts FROM v_gpu_seconds"
     )
