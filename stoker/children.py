@@ -31,8 +31,6 @@ from stoker.stored_json import as_possible
 
 MAX_DEPTH = 4
 """How many calls deep a job may be below the one that nobody's app started."""
-AGAIN = frozenset({JobState.FAILED, JobState.CANCELLED})
-"""What a found child ended in where whoever calls again wants another try."""
 
 log = logging.getLogger(__name__)
 
@@ -78,7 +76,8 @@ class CancelledChild:
 async def submit(db: AsyncEngine, parent: Lease, new: NewChild) -> Child:
     """Start the child of this name, or find it: one that waits, runs or has succeeded is not started again.
 
-    One that failed or was cancelled is followed by another of the next generation.
+    One that failed or was cancelled is the answer too, as long as no attempt of the parent has heard of that. Then it
+    is followed by another of the next generation: whoever calls again after a failure wants another try.
 
     Raises:
         LeaseLost: the attempt does not hold its job any more.
@@ -92,7 +91,7 @@ async def submit(db: AsyncEngine, parent: Lease, new: NewChild) -> Child:
         holding, finding = await sql.run(tx, "hold_parent", named), await sql.run(tx, "find_child", named)
         held = may_call(parent, await holding.fetchone())
         newest = await finding.fetchone()
-        if newest is None or JobState(newest["state"]) in AGAIN:
+        if newest is None or newest["failure_was_heard"]:
             started = await _start(tx, parent, named, held, newest, new)
             if started is not None:
                 return started
@@ -101,7 +100,7 @@ async def submit(db: AsyncEngine, parent: Lease, new: NewChild) -> Child:
         if newest is None:
             raise LeaseLost(f"attempt {parent.attempt} of job {parent.job_id} does not hold it any more")
         state = JobState(newest["state"])
-        seq = await _tell(tx, parent, "found again", new, newest["child_id"], state)
+        seq = await _tell(tx, parent, "found again", new.version.app, newest["child_id"], state)
     return Child(newest["child_id"], state, created=False, parent_seq=seq)
 
 
@@ -139,13 +138,14 @@ async def set_waiting(db: AsyncEngine, parent: Lease, *, waits: bool) -> None:
         raise LeaseLost(f"attempt {parent.attempt} of job {parent.job_id} does not hold it any more")
 
 
-async def tell_ended(db: AsyncEngine, parent: Lease, child_id: UUID, app: str, state: JobState) -> int:
-    """Add the child's end to the parent's events; the row's seq.
+async def hear_ended(db: AsyncEngine, parent: Lease, child_id: UUID, app: str, state: JobState) -> int:
+    """The attempt has heard of the child's end: an event of the parent's says so, to the next call too; the row's seq.
 
     Raises:
         LeaseLost: the attempt does not hold its job any more.
     """
-    return await jobs.append_events(db, parent, [(EventKind.LOG, _said(parent, str(state), app, child_id, state))])
+    async with transaction(db) as tx:
+        return await _tell(tx, parent, str(state), app, child_id, state, has_ended=True)
 
 
 async def final_ones(db: AsyncEngine, child_ids: Collection[UUID]) -> frozenset[UUID]:
@@ -199,30 +199,30 @@ async def _start(
     await lanes.enter(tx, row, job)
     stored = await sql.run(tx, "submit", row)
     await lanes.wake(tx, [row])
-    seq = await _tell(tx, parent, "started", new, row["job_id"], JobState.QUEUED)
+    seq = await _tell(tx, parent, "started", new.version.app, row["job_id"], JobState.QUEUED)
     submitted = await stored.fetchone()
     assert submitted is not None  # noqa: S101 (only an idempotency key, which it has not, stores nothing)
     return Child(row["job_id"], JobState(submitted["state"]), created=True, parent_seq=seq)
 
 
-async def _tell(tx: Connection, parent: Lease, verb: str, new: NewChild, child_id: UUID, state: JobState) -> int:
+async def _tell(
+    tx: Connection, parent: Lease, verb: str, app: str, child_id: UUID, state: JobState, *, has_ended: bool = False
+) -> int:
+    """A line of the parent's log, with the child for programs. It is fenced by the parent's lease."""
+    child = {"id": str(child_id), "app": app, "state": str(state), "has_ended": has_ended}
+    said = {"message": f"child {child_id} of {app} {verb}", "attempt": parent.attempt, "child": child}
     values = {
         "job_id": parent.job_id,
         "attempt": parent.attempt,
         "count": 1,
         "kinds": [str(EventKind.LOG)],
-        "data": [as_possible(_said(parent, verb, new.version.app, child_id, state))],
+        "data": [as_possible(said)],
     }
     head = await sql.row(tx, "append_events", values)
-    assert head is not None  # noqa: S101 (the lease is held by this transaction)
+    if head is None:
+        raise LeaseLost(f"attempt {parent.attempt} of job {parent.job_id} does not hold it any more")
     seq: int = head["last_seq"]
     return seq
-
-
-def _said(parent: Lease, verb: str, app: str, child_id: UUID, state: JobState) -> dict[str, Any]:
-    """A line of the parent's log, with the child's id for programs."""
-    child = {"id": str(child_id), "app": app, "state": str(state)}
-    return {"message": f"child {child_id} of {app} {verb}", "attempt": parent.attempt, "child": child}
 
 
 async def _cancel(db: AsyncEngine, found: Iterable[DictRow]) -> list[CancelledChild]:

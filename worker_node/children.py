@@ -67,9 +67,9 @@ class Calls:
             if not child.state.is_final:
                 await self._engines.ends.of(child.job_id)
             job = await self._try(lambda: job_queries.get(self._engines.db, child.job_id, None))
-            if not child.state.is_final:
+            if child.state is not JobState.SUCCEEDED:
                 reach(Point.NODE_CHILD_ENDED)
-                told = self._fenced(lambda: children.tell_ended(self._engines.db, parent, job.id, job.app, job.state))
+                told = self._fenced(lambda: children.hear_ended(self._engines.db, parent, job.id, job.app, job.state))
                 self._engines.tell(parent.job_id, await told, job.tenant_id)
         return answer_of(job)
 

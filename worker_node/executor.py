@@ -28,17 +28,20 @@ from worker_node.registration import Identity
 from worker_node.run import COMING, Ran, run, slots_of
 
 CALLS_WITHOUT_GPUS = 4
-"""How many calls that need no GPU one app may serve at a time."""
+"""How many calls that need no GPU one app may serve at a time. One that waits for another app's job is at no work."""
+MOST_WAIT = 200
+"""So many calls of an app may wait for other apps' jobs without holding a seat; each is a task and a lease."""
 
 logger = log.get(__name__)
 
 
 @dataclass
 class Seat:
-    """``storing``: the outputs of the seat's last job are still on their way."""
+    """``storing``: the outputs of its last job are still on their way. ``waits``: its job waits for another app's."""
 
     uses_gpus: bool
     is_free: bool = True
+    waits: bool = False
     storing: asyncio.Task[None] | None = None
 
     @property
@@ -145,9 +148,11 @@ class Executor:
         """
         is_storing = False
         try:
+            attempt.on_wait = lambda: self._wait(seat, attempt)
             reach(Point.NODE_BEGUN)
             with log.about(**attempt.names):
                 ran = await run(self._host, self._engines, attempt, folder=self._folder(attempt))
+            seat.waits = False
             reach(Point.NODE_RAN)
             if not ran.has_files:
                 return await self._finish_and_claim(seat, attempt, ran)
@@ -158,6 +163,14 @@ class Executor:
             if not is_storing:
                 self._forget(attempt)
         return await self._claim([seat])
+
+    def _wait(self, seat: Seat, attempt: Attempt) -> None:
+        """Another job may be claimed in the place of one that waits: it may be the very job that is waited for."""
+        waiting = sum(other.waits for other in self._seats if other is not seat)
+        seat.waits = attempt.waits_for_children and waiting < MOST_WAIT
+        if seat.waits and not any(other.is_free for other in self._seats if not other.uses_gpus):
+            self._seats.append(Seat(uses_gpus=False))
+        self._on_change(self.app)
 
     async def _stored(self, seat: Seat) -> None:
         """Wait for the outputs of the seat's last job. What became of them is no matter of the next one."""
@@ -219,8 +232,11 @@ class Executor:
         return ClaimRequest(self._identity.node_id, self._identity.boot_id, queues, self.app, self._lease_s)
 
     def _can_take(self, seat: Seat) -> bool:
-        if self._host.serves_one_at_a_time and not all(other.is_free for other in self._seats if other is not seat):
+        busy = [other for other in self._seats if not (other.is_free or other.waits or other is seat)]
+        if self._host.serves_one_at_a_time and busy:
             return False  # what was claimed a moment ago has not reached the host yet
+        if not seat.uses_gpus and sum(not other.uses_gpus for other in busy) >= CALLS_WITHOUT_GPUS:
+            return False  # those that waited have come back
         return not self.is_draining and self._host.can_start(seat.uses_gpus)
 
     def _folder(self, attempt: Attempt) -> Path:

@@ -76,9 +76,10 @@ class AppHost:
 
     def can_start(self, uses_gpus: bool) -> bool:
         """Whether a call of an endpoint that does or does not use GPUs could start now."""
-        if self.status.state != "ready" or self._is_stopping or (self._pending and self.serves_one_at_a_time):
+        at_work = [each for each in self._pending.values() if not each.waits]
+        if self.status.state != "ready" or self._is_stopping or (at_work and self.serves_one_at_a_time):
             return False
-        alike = sum(each.uses_gpus == uses_gpus for each in self._pending.values())
+        alike = sum(each.uses_gpus == uses_gpus for each in at_work)
         return alike == 0 and self.status.runner in ("none", "warm") if uses_gpus else alike < MAX_LIGHT_CALLS
 
     async def start(self) -> Manifest:
@@ -271,14 +272,16 @@ class AppHost:
             text, hint = (refusal.problem, refusal.hint) if refusal else (f"{problem} while it was imported", last)
             self._loaded.set_exception(AppDefinitionError(text, hint=hint or None))
         error: StokerError = WorkerCrashed(problem if refusal is None else refusal.problem, hint=last[-2000:] or None)
+        # A call that waits for another app's job is not to blame, unless nobody else is there.
+        at_work = [each for each in self._pending.values() if not each.waits] or list(self._pending.values())
         if self._was_killed:
             error = AppReplaced("the app's process was ended because of another call")
         else:
             self._suspicion.cast([each.call.job_id for each in self._pending.values()], time.monotonic())
-            if len(self._pending) > 1:
-                error = CrashedBeside(f"{problem} while it served {len(self._pending)} jobs")
+            if len(at_work) > 1:
+                error = CrashedBeside(f"{problem} while it served {len(at_work)} jobs")
         for pending in list(self._pending.values()):
-            pending.lose(error)
+            pending.lose(error if pending in at_work else AppReplaced(f"{problem}, while this job waited for another"))
         if self._warmed:
             self._take_warmth(error)
         restarts = self.status.restarts + (not self._is_stopping)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 
 from pydantic import BaseModel
 
@@ -80,3 +81,13 @@ class Parent(App):
     @endpoint("/leaf")
     async def answer(self, wish: Wish) -> Heard:
         return Heard(child=wish.text)
+
+    @endpoint("/bad-company")
+    async def call_what_exits(self, wish: Wish) -> Heard:
+        """Its child ends the process that both are served in."""
+        await self.call("tests/parent", wish, "/exit")
+        return Heard(child="nothing happened")
+
+    @endpoint("/exit")
+    async def leave(self, wish: Wish) -> Heard:
+        os._exit(7)

@@ -62,7 +62,12 @@ async def test_a_child_belongs_to_its_parents_tenant_and_has_its_priority_and_is
     assert (row["state"], row["input"], child.created) == ("queued", {"steps": 1}, True)
     [told] = await world.rows("SELECT seq, data FROM job_events WHERE job_id = :id AND kind = 'log'", id=parent.job_id)
     assert told["seq"] == child.parent_seq
-    assert told["data"]["child"] == {"id": str(child.job_id), "app": "acme/echo", "state": "queued"}
+    assert told["data"]["child"] == {
+        "id": str(child.job_id),
+        "app": "acme/echo",
+        "state": "queued",
+        "has_ended": False,
+    }
 
 
 async def test_an_attempt_that_has_lost_its_job_starts_no_child(world: World) -> None:
@@ -133,6 +138,7 @@ async def test_a_child_that_failed_is_followed_by_another_when_it_is_called_agai
     first = await node.take()
     failed = await call(world, first)
     await worker.finish(await worker.take(), USER_ERROR)
+    await children.hear_ended(world.db, first.lease, failed.job_id, "acme/echo", JobState.FAILED)
     await node.finish(first, RETRYABLE)
     await world.set_clock(10)
     await jobs.promote_due(world.db)
@@ -144,6 +150,22 @@ async def test_a_child_that_failed_is_followed_by_another_when_it_is_called_agai
     assert next_one.job_id != failed.job_id
     generations = await world.rows("SELECT child_id, generation FROM job_children ORDER BY generation")
     assert [row["child_id"] for row in generations] == [failed.job_id, next_one.job_id]
+
+
+async def test_a_failure_that_no_attempt_has_heard_of_is_the_answer_to_the_next_ones_call(world: World) -> None:
+    version, node = await light(world)
+    worker = await world.node()
+    await world.submit(version=version)
+    parent = await node.take()
+    failed = await call(world, parent)
+    await worker.finish(await worker.take(), USER_ERROR)
+    parent = await next_attempt(world, node, parent)
+
+    found = await call(world, parent)
+
+    assert (found.job_id, found.state, found.created) == (failed.job_id, JobState.FAILED, False)
+    await children.hear_ended(world.db, parent.lease, failed.job_id, "acme/echo", JobState.FAILED)
+    assert (await call(world, parent)).created
 
 
 async def test_two_calls_of_one_name_at_once_start_one_child(world: World, database_url: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,11 +11,12 @@ from uuid import UUID
 import pytest
 from sqlalchemy import text
 
-from stoker import jobs
+from stoker import children, jobs
 from stoker.local.engines import Engines
 from stoker.states import JobState
 from tests.integration.node.conftest import QUICK
 from tests.support.nodes import Desk, NodeProcess, eventually, running_node
+from worker_node.executor import CALLS_WITHOUT_GPUS
 
 pytestmark = pytest.mark.anyio
 
@@ -87,6 +89,66 @@ async def test_a_request_that_breaks_the_other_apps_schema_starts_nothing(node: 
     assert await children_of(desk, job_id) == []
 
 
+async def test_more_parents_than_seats_wait_for_children_that_need_the_same_seats(
+    node: NodeProcess, desk: Desk
+) -> None:
+    numbers = [str(number) for number in range(3 * CALLS_WITHOUT_GPUS)]
+    parents = [await desk.submit("tests/parent", "/within", text=number) for number in numbers]
+
+    done = [await desk.final(job_id) for job_id in parents]
+
+    assert [job.result["child"] for job in done] == numbers
+    assert {job.attempt for job in done} == {1}
+
+
+async def test_a_child_that_ends_its_process_is_charged_alone_and_not_its_waiting_parent(
+    node: NodeProcess, desk: Desk
+) -> None:
+    job_id = await desk.submit("tests/parent", "/bad-company")
+
+    job = await desk.final(job_id)
+
+    [child] = await children_of(desk, job_id)
+    codes = [attempt.error["code"] for attempt in (await desk.get(child)).attempts if attempt.error]
+    assert codes == ["worker_crashed", "worker_crashed"]
+    assert [attempt.outcome for attempt in job.attempts] == ["released", "released", "failed"]
+    assert job.error is not None
+    assert job.error["code"] == "child_failed"
+
+
+async def test_a_parent_that_is_killed_while_it_waits_finds_its_child_with_its_next_attempt(
+    node: NodeProcess, desk: Desk, tmp_path: Path
+) -> None:
+    end = tmp_path / "end"
+    job_id = await desk.submit("tests/parent", text="kept", wait_for=str(end))
+    child = await eventually(lambda: first_child(desk, job_id), lambda: "a child")
+    await desk.says(child, "at work")
+
+    async with desk.db.begin() as tx:
+        os.kill((await tx.execute(text("SELECT pids[1] FROM runners WHERE app = 'tests/parent'"))).scalar_one(), 9)
+    await desk.says(job_id, f"child {child} of tests/child found again")
+    end.touch()
+    job = await desk.final(job_id)
+
+    assert (job.state, job.attempt, job.result["child"]) == (JobState.SUCCEEDED, 2, "kept")
+    assert await children_of(desk, job_id) == [child]
+    assert (await desk.get(child)).attempt == 1
+
+
+async def test_a_cancel_of_the_parent_ends_its_wait_and_its_child_at_once(
+    node: NodeProcess, desk: Desk, tmp_path: Path
+) -> None:
+    job_id = await desk.submit("tests/parent", wait_for=str(tmp_path / "never"))
+    child = await eventually(lambda: first_child(desk, job_id), lambda: "a child")
+    await desk.says(child, "at work")
+
+    await jobs.request_cancel(desk.db, job_id, None)
+    await children.cancel_below(desk.db, job_id)
+
+    assert (await desk.final(job_id)).state is JobState.CANCELLED
+    assert (await desk.final(child)).state is JobState.CANCELLED
+
+
 async def test_the_apps_of_the_page_about_writing_apps_print_a_book(node: NodeProcess, desk: Desk) -> None:
     job_id = await desk.submit("me/publisher", chapters=["one", "two", "one"])
 
@@ -100,6 +162,11 @@ async def test_the_apps_of_the_page_about_writing_apps_print_a_book(node: NodePr
 
 async def promoted(desk: Desk) -> list[str] | None:
     return await jobs.promote_due(desk.db) or None
+
+
+async def first_child(desk: Desk, job_id: UUID) -> UUID | None:
+    found = await children_of(desk, job_id)
+    return found[0] if found else None
 
 
 async def children_of(desk: Desk, job_id: UUID) -> list[UUID]:
