@@ -144,6 +144,10 @@ class NodeSettings(ShownSettings):
     node_id: str | None = Field(default=None, description="Stable over restarts. Default: kept in the data folder.")
     lease_s: float = Field(default=15.0, gt=0)
     heartbeat_s: float = Field(default=3.0, gt=0)
+    slots: int | None = Field(default=None, ge=1, description="Without GPUs: how many ranks. Default: enough for all.")
+    yield_after_s: float = Field(
+        default=30.0, ge=0, description="How long a job may wait for slots that another app keeps busy."
+    )
     fetch_allowed_hosts: Names = Field(
         default=frozenset(), description="Hosts that an input's links may name although they are private."
     )

@@ -20,7 +20,7 @@ from stoker.settings import NodeSettings
 from worker_node.consumer import make_consumer, stop_on_signals
 from worker_node.engines import open_engines
 from worker_node.gate import Gate
-from worker_node.gpus import Gpu, list_gpus
+from worker_node.gpus import list_gpus
 from worker_node.host import AppSpec
 from worker_node.node import Node
 from worker_node.registration import take_identity
@@ -37,6 +37,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parse(arguments)
     try:
         settings = NodeSettings.load()
+        if options.slots is not None:
+            settings = settings.model_copy(update={"slots": options.slots})
         log.configure(settings.log_format, service="node")
         crash_points.arm(settings.crash_at)
         return _serve(options, settings)
@@ -48,7 +50,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _serve(options: argparse.Namespace, settings: NodeSettings) -> int:
     identity = take_identity(settings.data_dir, options.node_id or settings.node_id)
     gpus = list_gpus()
-    specs = specs_for(options.app, options.world_size, gpus, identity.folder / "spool")
+    if gpus and settings.slots is not None:
+        raise ConfigurationError(
+            f"the slots of this node are its {len(gpus)} GPUs, and no other number can be set",
+            hint="Leave --slots and STOKER_SLOTS out; CUDA_VISIBLE_DEVICES narrows the GPUs that a node uses.",
+        )
+    specs = _specs(options.app, options.world_size, identity.folder / "spool")
     side = SideLoop()
     engines = open_engines(settings, node_id=identity.node_id)
     node = Node(settings, identity, engines, gpus)
@@ -77,40 +84,24 @@ def _serve(options: argparse.Namespace, settings: NodeSettings) -> int:
     return int(consumer.exitcode or 0)
 
 
-def specs_for(apps: Sequence[str], world_size: int | None, gpus: Sequence[Gpu], spool: Path) -> list[AppSpec]:
-    """Share this machine out. Each app gets ``world_size`` GPUs, in order; when they run out, apps share them.
-
-    On a machine without GPUs the slots are CPU ranks.
-
-    Raises:
-        ConfigurationError: one app alone wants more GPUs than there are.
-    """
-    each = world_size or len(gpus)
-    if gpus and each > len(gpus):
-        raise ConfigurationError(
-            f"a world size of {each} does not fit on {len(gpus)} GPUs", hint=f"Use --world-size {len(gpus)} or less."
-        )
-    if gpus and each * len(apps) > len(gpus):
-        logger.warning("gpus_are_shared", gpus=len(gpus), apps=len(apps), each=each)
-    return [
-        AppSpec(
-            import_string=app,
-            world_size=world_size,
-            devices=tuple((number * each + slot) % len(gpus) for slot in range(each)) if gpus else None,
-            spool=spool / str(number),
-            env=os.environ,
-        )
-        for number, app in enumerate(apps)
-    ]
+def _specs(apps: Sequence[str], world_size: int | None, spool: Path) -> list[AppSpec]:
+    return [AppSpec(app, world_size, spool / str(number), os.environ) for number, app in enumerate(apps)]
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="worker_node", description="Run one Stoker node.")
     parser.add_argument("--app", action="append", required=True, metavar="PACKAGE.MODULE:CLASS")
     parser.add_argument("--world-size", type=int, help="ranks of each app; default: what the app asks for")
+    parser.add_argument("--slots", type=_count, help="without GPUs: how many ranks; default: enough for all apps")
     parser.add_argument("--node-id", help="stable over restarts; default: STOKER_NODE_ID, or kept in the data folder")
     parser.add_argument("--drain-grace-s", type=float, default=DRAIN_GRACE_S, help="for running jobs, at SIGTERM")
     return parser.parse_args(arguments)
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of slots, from 1")
+    return int(text)
 
 
 if __name__ == "__main__":

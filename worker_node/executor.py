@@ -1,6 +1,6 @@
 """Executor: the jobs of one app on this node. One pipe: claim, run, store, finish.
 
-A seat is what a job occupies: the app's ranks are one, and a few more take the calls that need no GPU. When the run
+A seat is what a job occupies (``worker_node.seats``). When the run
 on a seat ends, its next job is claimed at once: in the transaction that finishes the last one, or, where files are
 still to be stored, beside their upload. So a seat holds at most two leases. What may happen to a job is
 ``stoker.jobs``'s to say; when to ask for one is the consumer's and the node's.
@@ -11,50 +11,26 @@ from __future__ import annotations
 import asyncio
 import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from stoker import jobs, log
 from stoker.apps import AppVersion
 from stoker.crash_points import Point, reach
 from stoker.database import is_passing
-from stoker.jobs import Claim, ClaimRequest, QueueKey
+from stoker.jobs import Claim, ClaimRequest, Finished, QueueKey
 from stoker.nodes import RunnerInfo
 from worker_node.attempt import Attempt, Attempts, kill_after_s, safe_until
 from worker_node.ending import COMMIT_S, finish, outcome_of
 from worker_node.engines import Engines
 from worker_node.host import AppHost
+from worker_node.placement import Placement
+from worker_node.quarantine import Quarantine
 from worker_node.registration import Identity
-from worker_node.run import COMING, Ran, run, slots_of
-
-CALLS_WITHOUT_GPUS = 4
-"""How many calls that need no GPU one app may serve at a time. One that waits for another app's job is at no work."""
-MOST_WAIT = 200
-"""So many calls of an app may wait for other apps' jobs without holding a seat; each is a task and a lease."""
+from worker_node.run import COMING, Ran, run
+from worker_node.seats import Seat, Seats
 
 logger = log.get(__name__)
-
-
-@dataclass
-class Seat:
-    """``storing``: the outputs of its last job are still on their way. ``waits``: its job waits for another app's."""
-
-    uses_gpus: bool
-    is_free: bool = True
-    waits: bool = False
-    storing: asyncio.Task[None] | None = None
-
-    @property
-    def is_storing(self) -> bool:
-        return self.storing is not None and not self.storing.done()
-
-
-def seats_for(version: AppVersion) -> list[Seat]:
-    """What the endpoints of an app can keep busy at a time."""
-    kinds = {endpoint.uses_gpus for endpoint in version.manifest.endpoints}
-    with_gpus = [Seat(uses_gpus=True)] if True in kinds else []
-    without = [Seat(uses_gpus=False) for _ in range(CALLS_WITHOUT_GPUS)] if False in kinds else []
-    return with_gpus + without
 
 
 class Executor:
@@ -67,16 +43,19 @@ class Executor:
         attempts: Attempts,
         host: AppHost,
         version: AppVersion,
+        placement: Placement,
+        gpus: Quarantine,
         *,
         lease_s: float,
         on_change: Callable[[str], None],
+        on_rest: Callable[[str, float], None],
     ) -> None:
         self._engines, self._identity, self._attempts = engines, identity, attempts
         self._host, self.version, self._lease_s, self._on_change = host, version, lease_s, on_change
-        self._seats = seats_for(version)
+        self._placement = placement
+        self._seats = Seats(version, host, placement, gpus, partial(on_rest, version.app))
         self._claiming = asyncio.Lock()
         self._work: set[asyncio.Task[None]] = set()
-        self.is_draining = False
 
     @property
     def app(self) -> str:
@@ -85,35 +64,59 @@ class Executor:
     @property
     def is_open(self) -> bool:
         """Whether a job of this app could start here now."""
-        return any(seat.is_free and self._can_take(seat) for seat in self._seats)
+        return any(seat.is_free and self._seats.can_take(seat) for seat in self._seats)
+
+    @property
+    def lacks_slots(self) -> bool:
+        """Whether other apps' ranks are all that keeps a job of this app from being claimed."""
+        return self._seats.lack_slots
 
     @property
     def runner(self) -> RunnerInfo:
         """The app's runner as nodes report it."""
-        status, spec = self._host.status, self._host.spec
+        status, rest_for_s = self._host.status, self._seats.rest_for_s
+        state = status.runner if status.state == "ready" else status.state
         return RunnerInfo(
             name=self.app,
             app=self.app,
-            state=str(status.runner if status.state == "ready" else status.state),
-            world_size=slots_of(self._host),
-            slots=list(spec.devices or ()),
+            state=str(state if rest_for_s is None else "quarantined"),
+            world_size=self._host.size,
+            slots=self._placement.slots_of(self.app),
             pids=[pid for pid in (status.pid, *status.rank_pids) if pid],
+            used_ago_s=self._placement.used_ago_s(self.app),
+            quarantined_for_s=rest_for_s,
         )
+
+    @property
+    def uses_gpus(self) -> bool:
+        """Whether any of its endpoints needs ranks."""
+        return any(seat.uses_gpus for seat in self._seats)
+
+    @property
+    def restarts(self) -> int:
+        """How many processes of the app had to be replaced."""
+        return self._host.status.restarts
+
+    def drain(self) -> None:
+        """Claim nothing more."""
+        self._seats.is_draining = True
+        self._on_change(self.app)
 
     def host_changed(self) -> None:
         """The app host has a new status."""
-        for attempt in self._attempts:
-            if attempt.claim.app == self.app and attempt.claim.uses_gpus:
-                if self._host.status.runner in COMING:
-                    attempt.pause_clocks()
-                else:
-                    attempt.start_clocks()
+        if self._placement.is_seated(self.app):  # whose job waits for its slots has no clock that runs
+            for attempt in self._attempts:
+                if attempt.claim.app == self.app and attempt.claim.uses_gpus:
+                    if self._host.status.runner in COMING:
+                        attempt.pause_clocks()
+                    else:
+                        attempt.start_clocks()
         self._on_change(self.app)
 
     async def answer(self) -> asyncio.Task[None] | None:
         """Claim one job and start to work. The task ends when its seat has no more to do; None: there was nothing."""
         async with self._claiming:
-            free = [seat for seat in self._seats if seat.is_free and self._can_take(seat)]
+            free = [seat for seat in self._seats if seat.is_free]
             attempt = await self._claim(free)
             if attempt is None:
                 return None
@@ -138,6 +141,8 @@ class Executor:
                 attempt = await self._serve(seat, attempt)
         finally:
             seat.is_free = True
+            if seat.uses_gpus:
+                self._placement.ends(self.app)
             self._on_change(self.app)
             await self._stored(seat)
 
@@ -151,8 +156,8 @@ class Executor:
             attempt.on_wait = lambda: self._wait(seat, attempt)
             reach(Point.NODE_BEGUN)
             with log.about(**attempt.names):
-                ran = await run(self._host, self._engines, attempt, folder=self._folder(attempt))
-            seat.waits = False
+                ran = await run(self._host, self._engines, attempt, self._placement, folder=self._folder(attempt))
+            self._seats.wait(seat, waits=False)
             reach(Point.NODE_RAN)
             if not ran.has_files:
                 return await self._finish_and_claim(seat, attempt, ran)
@@ -165,11 +170,8 @@ class Executor:
         return await self._claim([seat])
 
     def _wait(self, seat: Seat, attempt: Attempt) -> None:
-        """Another job may be claimed in the place of one that waits: it may be the very job that is waited for."""
-        waiting = sum(other.waits for other in self._seats if other is not seat)
-        seat.waits = attempt.waits_for_children and waiting < MOST_WAIT
-        if seat.waits and not any(other.is_free for other in self._seats if not other.uses_gpus):
-            self._seats.append(Seat(uses_gpus=False))
+        """The job on the seat begins to wait for another app's, or goes on."""
+        self._seats.wait(seat, waits=attempt.waits_for_children)
         self._on_change(self.app)
 
     async def _stored(self, seat: Seat) -> None:
@@ -178,13 +180,14 @@ class Executor:
             await asyncio.wait([seat.storing])
 
     async def _finish_and_claim(self, seat: Seat, attempt: Attempt, ran: Ran) -> Attempt | None:
-        together = not seat.is_storing and self._can_take(seat)
         asked_at = asyncio.get_running_loop().time()
         with log.about(**attempt.names):
             outcome = await outcome_of(self._engines, attempt, ran)
+            self._seats.note(attempt.claim, outcome)
+            together = not seat.is_storing and self._seats.can_take(seat)
             then = self._request([seat]) if together else None
             finished = await finish(self._engines, attempt, outcome, ran.usage, then=then)
-        self._forget(attempt)
+        self._ended(attempt, finished)
         if finished is not None and finished.next is not None:
             return self._begin(finished.next, asked_at)
         return None if together else await self._claim([seat])
@@ -193,14 +196,34 @@ class Executor:
         try:
             with log.about(**attempt.names):
                 outcome = await outcome_of(self._engines, attempt, ran)
-                await finish(self._engines, attempt, outcome, ran.usage)
+                self._seats.note(attempt.claim, outcome)
+                self._ended(attempt, await finish(self._engines, attempt, outcome, ran.usage))
         except Exception:
             logger.exception("result_not_recorded", next="its lease runs out, the job is retried", **attempt.names)
         finally:
             self._forget(attempt)
 
     async def _claim(self, seats: Sequence[Seat]) -> Attempt | None:
-        seats = [seat for seat in seats if self._can_take(seat)]
+        seats = [seat for seat in seats if self._seats.is_ready(seat)]
+        if any(seat.uses_gpus for seat in seats):
+            if self._placement.take(self.app):
+                return await self._claim_with_slots(seats)
+            self._placement.may_wait(self.app)  # whoever rang or left a seat had a reason: a turn later is asked again
+        return await self._claim_one([seat for seat in seats if not seat.uses_gpus])
+
+    async def _claim_with_slots(self, seats: Sequence[Seat]) -> Attempt | None:
+        """The same while slots are set aside, for a job that needs them or for none."""
+        attempt: Attempt | None = None
+        try:
+            attempt = await self._claim_one(seats)
+        finally:
+            if attempt is not None and attempt.claim.uses_gpus:
+                self._placement.keep(self.app)
+            else:
+                self._placement.give_up(self.app)
+        return attempt
+
+    async def _claim_one(self, seats: Sequence[Seat]) -> Attempt | None:
         if not seats:
             return None
         asked_at = asyncio.get_running_loop().time()
@@ -231,20 +254,17 @@ class Executor:
         queues = tuple(QueueKey(self.version.id, uses_gpus) for uses_gpus in kinds)
         return ClaimRequest(self._identity.node_id, self._identity.boot_id, queues, self.app, self._lease_s)
 
-    def _can_take(self, seat: Seat) -> bool:
-        busy = [other for other in self._seats if not (other.is_free or other.waits or other is seat)]
-        if self._host.serves_one_at_a_time and busy:
-            return False  # what was claimed a moment ago has not reached the host yet
-        if not seat.uses_gpus and sum(not other.uses_gpus for other in busy) >= CALLS_WITHOUT_GPUS:
-            return False  # those that waited have come back
-        return not self.is_draining and self._host.can_start(seat.uses_gpus)
-
     def _folder(self, attempt: Attempt) -> Path:
         return self._identity.folder / "inputs" / f"{attempt.claim.job_id}.{attempt.claim.attempt}"
 
     def _forget(self, attempt: Attempt) -> None:
         self._attempts.remove(attempt)
         shutil.rmtree(self._folder(attempt), ignore_errors=True)
+
+    def _ended(self, attempt: Attempt, finished: Finished | None) -> None:
+        self._forget(attempt)
+        if finished is not None and finished.state is not None and finished.state.is_final:
+            self._host.is_over(attempt.claim.job_id)
 
     def _work_ended(self, work: asyncio.Task[None]) -> None:
         self._work.discard(work)

@@ -8,19 +8,20 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-import re
 import time
-from collections.abc import Callable
-from typing import Any, get_args
+from collections.abc import Callable, Sequence
+from typing import Any
+from uuid import UUID
 
 from stoker import log
-from stoker.errors import AppDefinitionError, CrashedBeside, StokerError, WorkerCrashed
+from stoker.errors import AppDefinitionError, WorkerCrashed
 from stoker.manifest import Manifest
 from worker_node.apphost import failures, protocol
 from worker_node.apphost.protocol import Message
 from worker_node.backoff import pause_before
-from worker_node.host_call import PendingCall
+from worker_node.host_calls import HostCalls
 from worker_node.host_process import HostProcess
+from worker_node.host_ranks import HostRanks
 from worker_node.host_values import (
     AppReplaced,
     AppSpec,
@@ -29,10 +30,9 @@ from worker_node.host_values import (
     HostResult,
     HostStatus,
     LocalFile,
-    RunnerState,
     without_credentials,
 )
-from worker_node.suspicion import Suspicion
+from worker_node.sessions import session_ends
 
 __all__ = ["AppHost", "AppReplaced", "AppSpec", "HostCall", "HostEvent", "HostResult", "HostStatus", "LocalFile"]
 
@@ -41,8 +41,12 @@ logger = log.get(__name__)
 LOAD_TIMEOUT_S = 600.0
 STEADY_S = 60.0
 """A child that lived this long was well: its end is the first failure in a row."""
-MAX_LIGHT_CALLS = 8
-"""Calls at once of endpoints that use no GPUs."""
+VACATE_GRACE_S = 5.0
+"""For the teardown of ranks whose slots another app waits for."""
+VACATE_S = 10.0
+"""How long an app's process may take in all until its ranks are gone; then it is ended itself."""
+KERNEL_S = 60.0
+"""How long the kernel may take to end processes that were killed, and to give their GPU's memory back."""
 
 
 class AppHost:
@@ -60,27 +64,31 @@ class AppHost:
         self._env, self._on_change = without_credentials(spec.env), on_change
         self._process: HostProcess | None = None
         self._spawned_at = 0.0
-        self._failures = self._rank_failures = 0
-        self._wants_warm = self._is_broken = self._is_stopping = self._was_killed = False
+        self._failures = 0
+        self._is_stopping = self._was_killed = False
+        self._last_session: int | None = None
         self._refusal: protocol.Refused | None = None
         self._loaded: asyncio.Future[Manifest] | None = None
-        self._warmed: list[asyncio.Future[None]] = []
-        self._pending: dict[str, PendingCall] = {}
-        self._suspicion = Suspicion()
+        self._ranks = HostRanks(spec.import_string, self._send)
+        self._calls = HostCalls(spec.spool, self._send, self._kill)
         self._usable = asyncio.Event()
+
+    @property
+    def size(self) -> int:
+        """How many slots the app's ranks take, once ``start`` has returned; 0: it has none."""
+        wanted = self.manifest.num_gpus if self.manifest is not None else 0
+        return (self.spec.world_size or wanted) if wanted else 0
 
     @property
     def serves_one_at_a_time(self) -> bool:
         """Whether a call must be alone in the child: one of several has killed it, and which one is to be found out."""
-        return self._suspicion.is_on(time.monotonic())
+        return self._calls.are_one_at_a_time
 
     def can_start(self, uses_gpus: bool) -> bool:
         """Whether a call of an endpoint that does or does not use GPUs could start now."""
-        at_work = [each for each in self._pending.values() if not each.waits]
-        if self.status.state != "ready" or self._is_stopping or (at_work and self.serves_one_at_a_time):
+        if self.status.state != "ready" or self._is_stopping or not self._calls.have_room(uses_gpus=uses_gpus):
             return False
-        alike = sum(each.uses_gpus == uses_gpus for each in at_work)
-        return alike == 0 and self.status.runner in ("none", "warm") if uses_gpus else alike < MAX_LIGHT_CALLS
+        return not uses_gpus or self.status.runner in ("none", "warm")
 
     async def start(self) -> Manifest:
         """Start the child and have it import the app.
@@ -99,18 +107,37 @@ class AppHost:
             message = f"{self.spec.import_string} was not imported within {LOAD_TIMEOUT_S:g} s"
             raise AppDefinitionError(message, hint=hint) from error
 
+    def place(self, devices: Sequence[int] | None, *, stay_warm: bool = False) -> None:
+        """Say where the ranks may be: on these of the GPUs that the node sees; None: anywhere, on a machine without.
+
+        They start with the first call that needs them; ``stay_warm``: now, and again whenever the child was replaced.
+        """
+        self._ranks.place(devices)
+        if stay_warm:
+            self._ranks.stay_warm()
+
     async def warm_up(self) -> None:
-        """Start the ranks now, and again by itself whenever the child was replaced.
+        """Start the ranks, which have their place, now, and again by itself whenever the child was replaced.
 
         Raises:
             AppError, WorkerCrashed: they could not be started.
         """
         await self._until_usable()
-        self._wants_warm = True
-        warmed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._warmed.append(warmed)
-        self._send(protocol.WarmUp())
-        await warmed
+        await self._ranks.warm_up()
+
+    async def vacate(self) -> None:
+        """End the ranks; when it returns none of their processes is left. No call that needs them is under way."""
+        process = self._process
+        vacated = self._ranks.vacate(VACATE_GRACE_S)
+        if process is not None:
+            await asyncio.wait([vacated], timeout=VACATE_S)
+            if not vacated.done():
+                logger.warning("ranks_do_not_end", app=self.spec.import_string, then="the app's process is killed")
+                self._kill()
+                await process.ended.wait()
+        if self._last_session is not None and not await session_ends(self._last_session, KERNEL_S):
+            logger.error("ranks_are_still_there", app=self.spec.import_string, session=self._last_session)
+        self._last_session = None
 
     async def call(self, call: HostCall) -> HostResult:
         """Serve one call. Cancelling the task that awaits it cancels the call.
@@ -122,11 +149,7 @@ class AppHost:
         """
         await self._until_usable()
         uses_gpus = self.manifest is not None and self.manifest.endpoint(call.endpoint).uses_gpus
-        folder = self.spec.spool.resolve() / "calls" / re.sub(r"\W", "-", call.call_id)
-        pending = PendingCall(call, uses_gpus, folder, self._send, self._kill)
-        self._pending[call.call_id] = pending
-        self._suspicion.begins(call.job_id)
-        pending.outcome.add_done_callback(lambda _: self._pending.pop(call.call_id, None))
+        pending = self._calls.begin(call, uses_gpus=uses_gpus)
         try:
             return await asyncio.shield(pending.outcome)
         except asyncio.CancelledError:
@@ -139,10 +162,7 @@ class AppHost:
         ``within_s``: the child is ended if the call lasts longer, also where it is about to stop.
         False: the child was not asked to work on it yet, or it has ended. Whoever awaits it may cancel that.
         """
-        pending = self._pending.get(call_id)
-        if pending is not None:
-            pending.cancel(within_s)
-        return pending is not None
+        return self._calls.cancel(call_id, within_s)
 
     async def stop(self, grace_s: float = 10) -> None:
         """End the child: in order within the grace, then by force."""
@@ -159,6 +179,10 @@ class AppHost:
             process.kill()
             await process.ended.wait()
 
+    def is_over(self, job_id: UUID) -> None:
+        """The job is final: it will not come back, so nobody needs to look out for it."""
+        self._calls.is_over(job_id)
+
     async def _until_usable(self) -> None:
         await self._usable.wait()
         if self._is_stopping:
@@ -170,11 +194,10 @@ class AppHost:
         self.spec.spool.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._refusal, self._was_killed, self._spawned_at = None, False, time.monotonic()
         process = self._process = HostProcess(
-            self.spec.import_string, self._env, self._receive, self._ended, self._at_work
+            self.spec.import_string, self._env, self._receive, self._ended, lambda: self._calls.names
         )
-        devices = None if self.spec.devices is None else list(self.spec.devices)
-        spool = str(self.spec.spool.resolve())
-        self._send(protocol.Load(self.spec.import_string, self.spec.world_size, devices, spool))
+        self._send(protocol.Load(self.spec.import_string, self.spec.world_size, str(self.spec.spool.resolve())))
+        self._ranks.came_up()
         self._change(state="starting", pid=process.pid)
 
     def _spawn_again(self) -> None:
@@ -191,11 +214,6 @@ class AppHost:
         if self._process is not None:
             self._process.send(message)
 
-    def _at_work(self) -> dict[str, object]:
-        """The job in work, for log lines; with several no line is any one's."""
-        calls = [pending.call.names for pending in self._pending.values()]
-        return {**calls[0]} if len(calls) == 1 else {"jobs": [each["job_id"] for each in calls]} if calls else {}
-
     def _kill(self) -> None:
         """End the child because of us, which is no failure of its own."""
         self._was_killed = True
@@ -209,20 +227,17 @@ class AppHost:
             case protocol.Refused():
                 self._refusal = message
             case protocol.Ready():
+                self._calls.came_up()
                 self._change(state="ready")
                 self._usable.set()
-                if self._wants_warm:
-                    self._send(protocol.WarmUp())
             case protocol.Ranks(state=state, pids=pids):
-                self._take_ranks(state, tuple(pids))
+                self._change(runner=self._ranks.changed(state), rank_pids=tuple(pids))
             case protocol.WarmedUp(error=error):
-                self._take_warmth(None if error is None else failures.revive(error))
+                self._ranks.warmed_up(None if error is None else failures.revive(error))
+            case protocol.Vacated():
+                self._ranks.vacated()
             case _:
-                pending = self._pending.get(getattr(message, "call_id", ""))
-                if pending is not None:
-                    pending.take(message)
-                    if pending.outcome.done():
-                        self._suspicion.clears(pending.call.job_id)
+                self._calls.take(message)
 
     def _take_manifest(self, loaded: protocol.Loaded) -> None:
         manifest = Manifest.from_json(loaded.manifest)
@@ -235,35 +250,10 @@ class AppHost:
         if self._loaded is not None and not self._loaded.done():
             self._loaded.set_result(manifest)
 
-    def _take_ranks(self, state: str, pids: tuple[int, ...]) -> None:
-        if state in ("broken", "warm"):
-            self._is_broken = state == "broken"
-        shown = "broken" if state == "none" and self._is_broken else state
-        self._change(runner=next(name for name in get_args(RunnerState) if name == shown), rank_pids=pids)
-        if state == "broken":
-            self._warm_up_later()
-
-    def _take_warmth(self, error: StokerError | None) -> None:
-        if error is None:
-            self._rank_failures = 0
-        waiting, self._warmed = self._warmed, []
-        for warmed in waiting:
-            if not warmed.done():
-                warmed.set_result(None) if error is None else warmed.set_exception(error)
-        if error is not None and not waiting:
-            logger.error("ranks_could_not_be_started", app=self.spec.import_string, problem=str(error))
-            self._warm_up_later()
-
-    def _warm_up_later(self) -> None:
-        """Try again by ourselves, so that a cause that has gone needs no restart of the node."""
-        self._rank_failures += 1
-        pause_s = pause_before(self._rank_failures + 2)
-        asyncio.get_running_loop().call_later(pause_s, self._send, protocol.WarmUp())
-
     def _ended(self, exit_code: int) -> None:
         process, refusal = self._process, self._refusal
         self._process = None
-        self._is_broken = False
+        self._last_session = None if process is None else process.pid
         self._usable.clear()
         last = "" if process is None else "\n".join(process.last_lines)
         problem = f"the app's process ended with exit code {exit_code}"
@@ -271,19 +261,9 @@ class AppHost:
             self._is_stopping = True
             text, hint = (refusal.problem, refusal.hint) if refusal else (f"{problem} while it was imported", last)
             self._loaded.set_exception(AppDefinitionError(text, hint=hint or None))
-        error: StokerError = WorkerCrashed(problem if refusal is None else refusal.problem, hint=last[-2000:] or None)
-        # A call that waits for another app's job is not to blame, unless nobody else is there.
-        at_work = [each for each in self._pending.values() if not each.waits] or list(self._pending.values())
-        if self._was_killed:
-            error = AppReplaced("the app's process was ended because of another call")
-        else:
-            self._suspicion.cast([each.call.job_id for each in self._pending.values()], time.monotonic())
-            if len(at_work) > 1:
-                error = CrashedBeside(f"{problem} while it served {len(at_work)} jobs")
-        for pending in list(self._pending.values()):
-            pending.lose(error if pending in at_work else AppReplaced(f"{problem}, while this job waited for another"))
-        if self._warmed:
-            self._take_warmth(error)
+        error = WorkerCrashed(problem if refusal is None else refusal.problem, hint=last[-2000:] or None)
+        self._calls.went_down(problem, error, was_killed=self._was_killed)
+        self._ranks.went_down(error)
         restarts = self.status.restarts + (not self._is_stopping)
         self._change(state="down", runner="none", rank_pids=(), pid=None, restarts=restarts)
         if self._is_stopping:

@@ -22,14 +22,12 @@ _SECRET_BEGINNINGS = ("S3_", "AWS_", "PG", "CELERY_")
 class AppSpec:
     """Which app to serve and with what.
 
-    ``world_size`` None is the app's ``num_gpus``; ``devices`` are places among the GPUs that the node
-    sees, None is all of them. ``spool`` is a
-    folder of this host alone. ``env`` is the child's whole environment: what could reach an engine is taken out of it.
+    ``world_size`` None is the app's ``num_gpus``. ``spool`` is a folder of this host alone. ``env`` is the child's
+    whole environment: what could reach an engine is taken out of it.
     """
 
     import_string: str
     world_size: int | None
-    devices: tuple[int, ...] | None
     spool: Path
     env: Mapping[str, str]
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import get_args
 
-from prometheus_client import CollectorRegistry, Counter, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
@@ -28,7 +28,7 @@ RUN_BUCKETS_S = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 1
 COLD_START_BUCKETS_S = (0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1200.0)
 GPU_AGE_S = 5.0
 """nvidia-smi takes up to half a second and wakes the driver: two scrapers must not ask twice."""
-RUNNER_STATES = sorted({*get_args(RunnerState), *get_args(HostState)} - {"ready"})
+RUNNER_STATES = sorted({*get_args(RunnerState), *get_args(HostState), "quarantined"} - {"ready"})
 
 
 @dataclass(frozen=True)
@@ -38,6 +38,7 @@ class RunnerStatus:
     app: str
     state: str
     restarts: int
+    slots: int
 
 
 class NodeMetrics:
@@ -53,6 +54,9 @@ class NodeMetrics:
         )
         self._gpu_seconds = self._counter("stoker_gpu_seconds_total", "GPU time of recorded attempts.", "app")
         self._leases_lost = self._counter("stoker_leases_lost_total", "Attempts given up without their lease.", "app")
+        self.slots = Gauge("stoker_slots", "Of the node: its GPUs, or CPU ranks.", registry=self.registry)
+        self._evictions = self._counter("stoker_runner_evictions_total", "Ranks ended for another app's job.", "app")
+        self._quarantines = self._counter("stoker_app_quarantines_total", "Rests after too many crashes.", "app")
         self.heartbeats_missed = self._counter("stoker_heartbeats_missed_total", "Heartbeats Postgres did not take.")
         self.published = self._counter("stoker_events_published_total", "Events that Redis took.", "kind")
         self.persisted = self._counter("stoker_events_persisted_total", "Events that became rows.", "kind")
@@ -82,6 +86,14 @@ class NodeMetrics:
         if cold_start_s := usage.phases.get("cold_start"):
             self._cold.labels(claim.app).observe(cold_start_s)
 
+    def evicted(self, app: str) -> None:
+        """The app's ranks make room for another app's job."""
+        self._evictions.labels(app).inc()
+
+    def quarantined(self, app: str) -> None:
+        """Jobs of the app are not claimed for a while."""
+        self._quarantines.labels(app).inc()
+
     def discarded(self, claim: Claim) -> None:
         """The attempt had lost its lease: nothing of it counts."""
         self._leases_lost.labels(claim.app).inc()
@@ -110,11 +122,13 @@ class _AtScrape(Collector):
         restarts = CounterMetricFamily(
             "stoker_app_restarts", "Processes of an app that were replaced.", labels=("app",)
         )
+        slots = GaugeMetricFamily("stoker_slots_held", "Slots that an app's ranks hold.", labels=("app",))
         for runner in self._runners():
+            slots.add_metric((runner.app,), runner.slots)
             for state in RUNNER_STATES:
                 states.add_metric((runner.app, state), float(state == runner.state))
             restarts.add_metric((runner.app,), runner.restarts)
-        yield from (states, restarts)
+        yield from (states, restarts, slots)
         used = GaugeMetricFamily("stoker_gpu_memory_used_bytes", "Of all processes on the GPU.", labels=("gpu",))
         total = GaugeMetricFamily("stoker_gpu_memory_total_bytes", "Of the GPU.", labels=("gpu",))
         now_used = self._memory_used()

@@ -1,7 +1,8 @@
 """Node: what runs on one machine, put together and started, drained and stopped in order.
 
 It lives on one asyncio loop in a thread beside Celery's (``worker_node.__main__``). Jobs come to it by doorbells,
-through ``answer``, and by its own look at Postgres every two seconds; neither is needed while the other works.
+through ``answer``, and by its own look at Postgres every two seconds; neither is needed while the other works. Which
+app has which slots is ``worker_node.placement``'s.
 """
 
 from __future__ import annotations
@@ -10,21 +11,26 @@ import asyncio
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Literal
 
-from stoker import apps, jobs, log, nodes
+from stoker import jobs, log, waiting
+from stoker.apps import AppVersion
 from stoker.crash_points import Point, reach
-from stoker.database import is_passing, is_unreachable
-from stoker.errors import ConfigurationError, NodeLost, StokerError, Unavailable
+from stoker.database import is_unreachable
+from stoker.errors import NodeLost, Unavailable
+from stoker.jobs import QueueKey
 from stoker.settings import NodeSettings
 from worker_node.attempt import Attempts, StopReason
-from worker_node.ending import COMMIT_S
 from worker_node.engines import Engines
 from worker_node.executor import Executor
 from worker_node.gpus import Gpu
 from worker_node.heartbeat import Heartbeat
-from worker_node.host import AppHost, AppSpec, HostStatus
+from worker_node.host import AppHost, AppSpec
 from worker_node.metrics import RunnerStatus
+from worker_node.opening import open_apps
+from worker_node.placement import Placement
+from worker_node.presence import Presence
+from worker_node.quarantine import Quarantine
 from worker_node.registration import Identity
-from worker_node.run import slots_of
+from worker_node.slots import Slots
 
 PAUSE_S = 1.0
 
@@ -40,9 +46,10 @@ class Node:
         self._attempts = Attempts()
         self._hosts: list[AppHost] = []
         self._executors: dict[str, Executor] = {}
+        self._placement: Placement | None = None
         engines.metrics.watch(self.runners, gpus)
+        self._presence = Presence(engines.db, identity, lambda: [one.runner for one in self._executors.values()])
         self._tasks: list[asyncio.Task[None]] = []
-        self._runners_changed = asyncio.Event()
         self._hurried = asyncio.Event()
         self.refused: list[str] = []
         """One line for each app that was asked for and is not served."""
@@ -55,15 +62,8 @@ class Node:
 
     def runners(self) -> list[RunnerStatus]:
         """What its apps are doing. From any thread."""
-        return [
-            RunnerStatus(
-                host.manifest.app,
-                host.status.runner if host.status.state == "ready" else host.status.state,
-                host.status.restarts,
-            )
-            for host in list(self._hosts)
-            if host.manifest is not None
-        ]
+        executors = list(self._executors.values())
+        return [RunnerStatus(one.app, one.runner.state, one.restarts, len(one.runner.slots)) for one in executors]
 
     def can_start(self, app: str) -> bool:
         """Whether a job of ``app`` could start here now. From any thread."""
@@ -78,7 +78,7 @@ class Node:
 
         Raises:
             Unavailable: Postgres cannot be reached.
-            AppDefinitionError: none of the apps can be served.
+            ConfigurationError: none of the apps can be served.
         """
         await asyncio.to_thread(self.identity.clear)
         try:
@@ -90,8 +90,7 @@ class Node:
                 self._engines.metrics.counts.ended(moved.queue, moved.state, NodeLost.code)
                 self._engines.tell(moved.job_id, moved.seq, moved.tenant_id, is_final=moved.state.is_final)
                 self._engines.doorbell.ring(moved.queue)
-            await self._start_apps(specs)
-            await self._register()
+            await self._open(specs)
         except Exception as error:
             if not is_unreachable(error):
                 raise
@@ -107,16 +106,24 @@ class Node:
             lease_s=self._settings.lease_s,
             missed=self._engines.metrics.heartbeats_missed,
         )
-        for duty in (heartbeat.run, self._engines.ends.run, self._look, self._listen_for_cancels, self._report_runners):
-            self._tasks.append(asyncio.create_task(_keep_up(duty)))
-        self._tasks += [asyncio.create_task(self._warm_up(host)) for host in self._hosts if host.min_runners]
+        duties = (
+            heartbeat.run,
+            self._engines.ends.run,
+            self._look,
+            self._give_turns,
+            self._listen_for_cancels,
+            self._presence.report_runners,
+        )
+        self._tasks += [asyncio.create_task(_keep_up(duty)) for duty in duties]
 
     async def stop(self, grace_s: float) -> None:
         """Take nothing more, let what runs finish within ``grace_s``, give the rest back, and end all processes."""
-        for app, executor in self._executors.items():
-            executor.is_draining = True
-            self.on_change(app)
-        await self._say("draining")
+        for executor in self._executors.values():
+            executor.drain()
+        placement = self._placement
+        if placement is not None:
+            placement.drain()
+        await self._presence.say("draining")
         logger.info("draining", running=len(self._attempts), grace_s=grace_s)
         settled = asyncio.create_task(self._settle())
         hurry = asyncio.create_task(self._hurried.wait())
@@ -129,7 +136,9 @@ class Node:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        await self._say("stopped")
+        if placement is not None:
+            await placement.settle()
+        await self._presence.say("stopped")
         await self._engines.close()
 
     def hurry(self) -> None:
@@ -140,63 +149,72 @@ class Node:
         await asyncio.gather(*(executor.settle() for executor in self._executors.values()))
         return True
 
-    async def _start_apps(self, specs: Sequence[AppSpec]) -> None:
-        started = await asyncio.gather(*(self._start_app(spec) for spec in specs))
-        failures = [failure for failure in started if failure is not None]
-        if len(failures) == len(specs):
-            await asyncio.gather(*(host.stop() for host in self._hosts))
-            raise failures[0]
+    async def _open(self, specs: Sequence[AppSpec]) -> None:
+        most = len(self._gpus) or self._settings.slots
+        are_gpus = bool(self._gpus)
+        opened = await open_apps(self._engines.db, specs, slots=most, are_gpus=are_gpus, on_change=self._hosts_changed)
+        self.refused, self._hosts = opened.refused, [host for host, _ in opened.served]
+        slots = Slots(most or sum(host.size for host in self._hosts), self._settings.yield_after_s)
+        for host, version in opened.served:
+            if host.size:
+                slots.add(version.app, host.size, keeps=host.min_runners > 0, keep_alive_s=host.keep_alive_s)
+        self._engines.metrics.slots.set(slots.count)
+        self._placement = Placement(
+            slots,
+            {version.app: host for host, version in opened.served},
+            are_gpus=are_gpus,
+            on_change=self._slots_changed,
+            on_eviction=self._engines.metrics.evicted,
+        )
+        gpus = Quarantine(apps=2, on_begin=self._rest_gpus)
+        for host, version in opened.served:
+            self._executors[version.app] = self._executor(host, version, self._placement, gpus)
+        await self._presence.register(
+            gpus=self._gpus,
+            slots=slots.count,
+            versions=[version.id for _, version in opened.served],
+            lease_s=self._settings.lease_s,
+        )
+        self._placement.begin()
 
-    async def _start_app(self, spec: AppSpec) -> StokerError | None:
-        """Serve one app. One that cannot be served is no reason not to serve the others."""
-        host = AppHost(spec, on_change=self._host_changed)
-        try:
-            manifest = await host.start()
-            self._check_name(manifest.app)
-        except ConfigurationError as error:
-            logger.warning("app_not_served", app=spec.import_string, error=str(error), hint=error.hint)
-            self.refused.append(f"app {spec.import_string} is not served: {error}")
-            await host.stop()
-            return error
-        version = await apps.publish(self._engines.db, manifest)
-        self._hosts.append(host)
-        self._executors[manifest.app] = Executor(
+    def _executor(self, host: AppHost, version: AppVersion, placement: Placement, gpus: Quarantine) -> Executor:
+        return Executor(
             self._engines,
             self.identity,
             self._attempts,
             host,
             version,
+            placement,
+            gpus,
             lease_s=self._settings.lease_s,
             on_change=lambda app: self.on_change(app),
+            on_rest=self._rest,
         )
-        logger.info("app_published", app=manifest.app, version=version.hash[:12])
-        return None
 
-    def _check_name(self, app: str) -> None:
-        if app in self._executors:
-            raise ConfigurationError(f"two apps are named {app!r}", hint="Give each a name of its own.")
-
-    async def _register(self) -> None:
-        info = self.identity.info(
-            gpus=self._gpus,
-            slots=len(self._gpus) or sum(slots_of(host) for host in self._hosts),
-            versions=[executor.version.id for executor in self._executors.values()],
-            lease_s=self._settings.lease_s,
-        )
-        await nodes.register(self._engines.db, info)
-        reach(Point.NODE_REGISTERED)
-        logger.info("node_registered", node_id=info.node_id, boot_id=str(info.boot_id), apps=self.apps)
-
-    async def _warm_up(self, host: AppHost) -> None:
-        try:
-            await host.warm_up()
-        except StokerError as error:
-            logger.warning("ranks_not_warm", error=str(error), hint=error.hint, next="the first job starts them")
-
-    def _host_changed(self, _: HostStatus) -> None:
-        self._runners_changed.set()
-        for executor in self._executors.values():
+    def _hosts_changed(self) -> None:
+        self._presence.runners_changed.set()
+        for app, executor in self._executors.items():
+            if self._placement is not None:
+                self._placement.host_changed(app)
             executor.host_changed()
+
+    def _slots_changed(self, app: str) -> None:
+        self._presence.runners_changed.set()
+        self.on_change(app)
+
+    def _rest(self, app: str, for_s: float) -> None:
+        """Too many jobs of the app have crashed here: others wait or go elsewhere, until it is tried again."""
+        logger.error("app_quarantined", app=app, for_s=for_s, next="is tried again one job at a time")
+        self._engines.metrics.quarantined(app)
+        asyncio.get_running_loop().call_later(for_s, self._slots_changed, app)
+        self._slots_changed(app)
+
+    def _rest_gpus(self, for_s: float) -> None:
+        """Jobs of several apps have found GPUs failed: no app's jobs are claimed that need some."""
+        logger.error("gpus_quarantined", for_s=for_s, next="are tried again")
+        for app, executor in self._executors.items():
+            if executor.uses_gpus:
+                self._rest(app, for_s)
 
     async def _look(self) -> None:
         """What no doorbell has said: a lost one costs this long at most."""
@@ -205,31 +223,28 @@ class Node:
             for executor in self._executors.values():
                 while executor.is_open and await executor.answer() is not None:
                     pass
+                await self._ask_after_waiting(executor)
                 self.on_change(executor.app)
+
+    async def _ask_after_waiting(self, executor: Executor) -> None:
+        """Make known what waits for slots that others hold: no doorbell of it is heard here."""
+        if self._placement is not None and executor.lacks_slots:
+            queue = QueueKey(executor.version.id, uses_gpus=True)
+            waited_s = await waiting.oldest_s(self._engines.db, queue, self.identity.node_id)
+            self._placement.waits(executor.app, waited_s)
+
+    async def _give_turns(self) -> None:
+        """Claim for whoever has waited for slots, as soon as they are to be had."""
+        while (placement := self._placement) is not None:
+            await placement.stirred.wait()
+            placement.stirred.clear()
+            for app in placement.whose_turn():
+                if self._executors[app].is_open:
+                    await self._executors[app].answer()
 
     async def _listen_for_cancels(self) -> None:
         async for job_id in self._engines.bus.listen_cancels(self.identity.node_id):
             self._attempts.cancel(job_id)
-
-    async def _report_runners(self) -> None:
-        while True:
-            await self._runners_changed.wait()
-            self._runners_changed.clear()
-            runners = [executor.runner for executor in self._executors.values()]
-            try:
-                await nodes.report_runners(self._engines.db, self.identity.node_id, self.identity.boot_id, runners)
-            except Exception:
-                self._runners_changed.set()
-                raise
-
-    async def _say(self, state: nodes.NodeState) -> None:
-        try:
-            async with asyncio.timeout(COMMIT_S):
-                await nodes.set_state(self._engines.db, self.identity.node_id, self.identity.boot_id, state)
-        except Exception as error:
-            if not (is_passing(error) or isinstance(error, TimeoutError)):
-                raise
-            logger.warning("state_not_reported", state=state, error=str(error)[:300])
 
 
 async def _keep_up(duty: Callable[[], Coroutine[Any, Any, None]]) -> None:

@@ -18,6 +18,7 @@ from worker_node.children import Calls
 from worker_node.engines import Engines
 from worker_node.host import AppHost, AppReplaced, HostCall, HostResult
 from worker_node.inputs import Inputs
+from worker_node.placement import Placement
 from worker_node.reporter import Reporter
 
 COMING = ("starting", "rebuilding")
@@ -38,17 +39,11 @@ class Ran:
         return isinstance(self.ended, HostResult) and bool(self.ended.files)
 
 
-def slots_of(host: AppHost) -> int:
-    """How many slots, GPUs where the node has any, the app's runner occupies."""
-    wanted = host.manifest.num_gpus if host.manifest is not None else 0
-    return (host.spec.world_size or wanted) if wanted else 0
-
-
-async def run(host: AppHost, engines: Engines, attempt: Attempt, *, folder: Path) -> Ran:
-    """Have the app serve the attempt's job. ``folder`` is where files of its input may lie."""
+async def run(host: AppHost, engines: Engines, attempt: Attempt, placement: Placement, *, folder: Path) -> Ran:
+    """Have the app serve the attempt's job, on its slots if it needs some. ``folder`` is for files of its input."""
     claim, loop = attempt.claim, asyncio.get_running_loop()
     files = Inputs(engines.db, engines.storage, claim, folder, allowed_hosts=engines.allowed_hosts)
-    gpus = slots_of(host) if claim.uses_gpus else 0
+    gpus = host.size if claim.uses_gpus else 0
     began = loop.time()
     try:
         async with Reporter(engines.db, engines.bus, attempt, engines.metrics) as reporter:
@@ -62,7 +57,7 @@ async def run(host: AppHost, engines: Engines, attempt: Attempt, *, folder: Path
                 fetch=files.fetch,
                 call_app=Calls(engines, attempt).call,
             )
-            result = await _serve(host, attempt, call)
+            result, waited_s = await _serve(host, attempt, call, placement)
     except StokerError as error:
         if isinstance(error, AppReplaced):
             attempt.stop(StopReason.DRAIN)  # given back as it was: the process ended for another job's sake
@@ -75,16 +70,15 @@ async def run(host: AppHost, engines: Engines, attempt: Attempt, *, folder: Path
         gpu_seconds=result.run_s * gpus,
         gpus=gpus,
         warm=result.warm,
-        phases={"cold_start": result.cold_start_s, "run": result.run_s},
+        phases={"cold_start": waited_s + result.cold_start_s, "run": result.run_s},
         peak_memory_bytes=result.peak_memory_bytes,
     )
     return Ran(result, usage)
 
 
-async def _serve(host: AppHost, attempt: Attempt, call: HostCall) -> HostResult:
-    if not attempt.claim.uses_gpus or host.status.runner not in COMING:
-        attempt.start_clocks()  # the executor hears when the ranks are coming, which is not the endpoint's time
-    serving = asyncio.create_task(host.call(call))
+async def _serve(host: AppHost, attempt: Attempt, call: HostCall, placement: Placement) -> tuple[HostResult, float]:
+    """The result, and how long its slots were waited for."""
+    serving = asyncio.create_task(_call(host, attempt, call, placement))
     stopped = asyncio.create_task(attempt.stopped.wait())
     hurried = asyncio.create_task(attempt.hurried.wait())
     try:
@@ -102,8 +96,19 @@ async def _serve(host: AppHost, attempt: Attempt, call: HostCall) -> HostResult:
         hurried.cancel()
 
 
-async def _give_up(serving: asyncio.Task[HostResult]) -> HostResult:
-    """End a call that waits for its app's process, which may be long in coming back."""
+async def _call(host: AppHost, attempt: Attempt, call: HostCall, placement: Placement) -> tuple[HostResult, float]:
+    loop, waited_s = asyncio.get_running_loop(), 0.0
+    if attempt.claim.uses_gpus and not placement.is_seated(attempt.claim.app):
+        began = loop.time()
+        await placement.seated(attempt.claim.app)
+        waited_s = loop.time() - began
+    if not attempt.claim.uses_gpus or host.status.runner not in COMING:
+        attempt.start_clocks()  # the executor hears when the ranks are coming, which is not the endpoint's time
+    return await host.call(call), waited_s
+
+
+async def _give_up(serving: asyncio.Task[tuple[HostResult, float]]) -> tuple[HostResult, float]:
+    """End a call that waits for its slots or its app's process, which may be long in coming."""
     serving.cancel()
     await asyncio.wait([serving])
     if serving.cancelled():

@@ -9,8 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from uuid import UUID
 
-COMES_BACK_S = 15.0
-"""How long a suspect is waited for: its job is queued at once, but another node may have taken it."""
+COMES_BACK_S = 60.0
+"""How long a suspect is waited for once the process is back: its job is queued, but another node may have it."""
+_NOT_YET = float("inf")
+"""No job can come while there is no process to take it."""
 
 
 class Suspicion:
@@ -20,11 +22,21 @@ class Suspicion:
         self._until: dict[UUID, float] = {}
         self._here: set[UUID] = set()
 
-    def cast(self, job_ids: Iterable[UUID], now: float) -> None:
+    def cast(self, job_ids: Iterable[UUID]) -> None:
         """The process died while it served these, and perhaps by one of them."""
         for job_id in job_ids:
-            self._until[job_id] = now + COMES_BACK_S
+            self._until[job_id] = _NOT_YET
             self._here.discard(job_id)
+
+    def leave(self, job_ids: Iterable[UUID]) -> None:
+        """Calls of these have ended with the process, by no doing of theirs: suspects among them stay suspects."""
+        self.cast(job_id for job_id in job_ids if job_id in self._until)
+
+    def comes_back(self, now: float) -> None:
+        """The process can serve again: from now on suspects are waited for."""
+        for job_id in self._until:
+            if job_id not in self._here:
+                self._until[job_id] = now + COMES_BACK_S
 
     def begins(self, job_id: UUID) -> None:
         """A call of the job is served."""
@@ -32,7 +44,7 @@ class Suspicion:
             self._here.add(job_id)
 
     def clears(self, job_id: UUID) -> None:
-        """A call of the job has ended, and the process lives."""
+        """A call of the job has ended and the process lives, or the job is final and comes no more."""
         self._here.discard(job_id)
         self._until.pop(job_id, None)
 

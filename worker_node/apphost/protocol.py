@@ -37,8 +37,21 @@ class Load(Message):
 
     import_string: str
     world_size: int | None
-    devices: list[int] | None
     spool: str
+
+
+@dataclass(frozen=True, slots=True)
+class Place(Message):
+    """To the host: where the ranks may be, from now on. None: anywhere."""
+
+    devices: list[int] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Vacate(Message):
+    """To the host: end the ranks; they may be nowhere until they are placed again."""
+
+    grace_s: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +134,11 @@ class Ranks(Message):
 
     state: str
     pids: list[int]
+
+
+@dataclass(frozen=True, slots=True)
+class Vacated(Message):
+    """From the host: the answer to ``Vacate``, once no process of the ranks is left."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,7 @@
 
 Owns the ``DistributedRunner``, which rebuilds them after a failure; one that gave up is started anew at the next call.
 Ranks whose GPU or whose connection to each other has failed live on and would fail every call: they are replaced here.
-Knows nothing of jobs: ``service`` warms it up and stops it, ``served_call`` runs payloads on it.
+Knows nothing of jobs: ``service`` places it, warms it up and stops it, ``served_call`` runs payloads on it.
 """
 
 from __future__ import annotations
@@ -16,7 +16,15 @@ from pathlib import Path
 from typing import Any
 
 from worker_node.apphost.crashes import leaves_ranks_useless
-from worker_node.distributed import DistributedRunner, RankEvent, RankLog, RunnerError, RunnerState, RunnerStatus
+from worker_node.distributed import (
+    DistributedRunner,
+    NotRunning,
+    RankEvent,
+    RankLog,
+    RunnerError,
+    RunnerState,
+    RunnerStatus,
+)
 
 log = logging.getLogger("worker_node.apphost")
 
@@ -42,32 +50,43 @@ class Ran:
 
 
 class AppRanks:
-    """The ranks of an app that has a worker. ``on_change`` hears each new state, with the ranks' process ids."""
+    """The ranks of an app that has a worker: none before ``place`` has said where they may be.
+
+    ``on_change`` hears each new state, with the ranks' process ids.
+    """
 
     def __init__(
         self,
         worker: type | str,
         world_size: int,
-        devices: Sequence[int] | None,
         setup_args: Mapping[str, Any],
         *,
         on_change: Callable[[str, list[int]], None],
         on_log: Callable[[RankLog], None],
     ) -> None:
-        self._setup_args = dict(setup_args)
+        self._worker, self._world_size, self._setup_args = worker, world_size, dict(setup_args)
         self._starting: asyncio.Task[None] | None = None
-        self._told = on_change
-        self._runner = DistributedRunner(
-            worker,
-            world_size,
+        self._told, self._on_log = on_change, on_log
+        self._placed: DistributedRunner | None = None
+
+    def place(self, devices: Sequence[int] | None) -> None:
+        """Say where the ranks may be: on these of the GPUs that this process sees, or anywhere. Starts none."""
+        self._placed = DistributedRunner(
+            self._worker,
+            self._world_size,
             timeout=NO_LIMIT_S,
             devices=devices,
-            on_log=on_log,
+            on_log=self._on_log,
             on_change=self._tell,
         )
 
     async def warm_up(self) -> None:
-        """Start the ranks; nothing where there are some. Raises as ``DistributedRunner.start`` does."""
+        """Start the ranks; nothing where there are some.
+
+        Raises:
+            NotRunning: they have no place.
+            RunnerError: as of ``DistributedRunner.start``.
+        """
         if self._starting is None or self._starting.done():
             if self._runner.is_alive():
                 return
@@ -91,19 +110,31 @@ class AppRanks:
         return Ran(value, cold_start_s, was_warm)
 
     async def stop(self, grace_s: float) -> None:
-        """End the ranks in order, within the grace."""
-        if self._starting is not None:
-            self._starting.cancel()
-        await self._runner.stop(grace_s)
+        """End the ranks in order, within the grace; when it returns their processes are gone, and so is their place."""
+        runner, self._placed = self._placed, None
+        starting, self._starting = self._starting, None
+        if starting is not None:
+            starting.cancel()
+            await asyncio.wait([starting])  # it ends what it had begun to start
+        if runner is not None:
+            await runner.stop(grace_s)
 
     def peak_memory_bytes(self) -> int | None:
         """The most memory that the ranks have held on the host, added up; None where there are none."""
-        peaks = [_peak_resident_bytes(rank.pid) for rank in self._runner.status().ranks]
+        ranks = () if self._placed is None else self._placed.status().ranks
+        peaks = [_peak_resident_bytes(rank.pid) for rank in ranks]
         return sum(peaks) if peaks else None
 
+    @property
+    def _runner(self) -> DistributedRunner:
+        if self._placed is None:
+            raise NotRunning("the ranks have no place: their slots are another app's")
+        return self._placed
+
     async def _replace(self) -> None:
-        await self._runner.stop(LAST_WORDS_S)
-        await self._runner.start(START_TIMEOUT_S, **self._setup_args)
+        runner = self._runner
+        await runner.stop(LAST_WORDS_S)
+        await runner.start(START_TIMEOUT_S, **self._setup_args)
 
     def _tell(self, status: RunnerStatus) -> None:
         self._told(_STATE.get(status.state, status.state.value), [rank.pid for rank in status.ranks])

@@ -11,7 +11,7 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Coroutine, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +35,7 @@ class Service:
         self._spool = Path()
         self._ranks: AppRanks | None = None
         self._calls: dict[str, ServedCall] = {}
-        self._warming: set[asyncio.Task[None]] = set()
+        self._tending: set[asyncio.Task[None]] = set()
 
     async def serve(self) -> int:
         """Serve until told to stop; the exit code of the process."""
@@ -73,7 +73,6 @@ class Service:
             self._ranks = AppRanks(
                 app_class.worker,
                 load.world_size or app_class.num_gpus,
-                load.devices,
                 setup_args(app_class, self._environ),
                 on_change=lambda state, pids: self._link.send(protocol.Ranks(state, pids)),
                 on_log=self._hear,
@@ -88,6 +87,9 @@ class Service:
                 call = ServedCall(app, self._ranks, self._link, message, folder)
                 self._calls[call_id] = call
                 call.task.add_done_callback(lambda _: self._ended(call_id))
+            case protocol.Place(devices=devices):
+                if self._ranks is not None:
+                    self._ranks.place(devices)
             case protocol.Cancel(call_id=call_id):
                 self._link.send(protocol.Cancelling(call_id))
                 if (running := self._calls.get(call_id)) is not None:
@@ -99,9 +101,9 @@ class Service:
                 if (caller := self._calls.get(call_id)) is not None:
                     caller.child_ended(message)
             case protocol.WarmUp():
-                warming = asyncio.create_task(self._warm_up())
-                self._warming.add(warming)
-                warming.add_done_callback(self._warming.discard)
+                self._begin(self._warm_up())
+            case protocol.Vacate(grace_s=grace_s):
+                self._begin(self._vacate(grace_s))
             case _:
                 raise protocol.ProtocolViolationError(f"{type(message).__name__} is not for an app host")
 
@@ -113,6 +115,16 @@ class Service:
         elif (unsaid := task.exception()) is not None:
             log.error("a call could not say how it ended", exc_info=unsaid)
             self._link.send(protocol.Failed(call_id, failures.beyond_words("the call")))
+
+    def _begin(self, tending: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(tending)
+        self._tending.add(task)
+        task.add_done_callback(self._tending.discard)
+
+    async def _vacate(self, grace_s: float) -> None:
+        if self._ranks is not None:
+            await self._ranks.stop(grace_s)
+        self._link.send(protocol.Vacated())
 
     async def _warm_up(self) -> None:
         error: dict[str, Any] | None = None

@@ -30,8 +30,9 @@ class Hosted:
         self.fetch: Callable[[str], Awaitable[Path]] = self._no_fetch
         self._heard = asyncio.Condition()
         self._tasks: set[asyncio.Task[None]] = set()
-        spec = AppSpec(app if ":" in app else f"{HERE}/serving.py:{app}", world_size, None, spool, env)
+        spec = AppSpec(app if ":" in app else f"{HERE}/serving.py:{app}", world_size, spool, env)
         self.host = AppHost(spec, on_change=lambda status: self._hear(self.statuses, status))
+        self.host.place(None)
 
     def forget(self) -> None:
         """Begin anew, for another test."""

@@ -28,8 +28,9 @@ from pathlib import Path
 from worker_node.host import AppHost, AppSpec
 
 async def main():
-    spec = AppSpec(sys.argv[1], 2, None, Path(sys.argv[2]), dict(os.environ))
+    spec = AppSpec(sys.argv[1], 2, Path(sys.argv[2]), dict(os.environ))
     host = AppHost(spec, on_change=lambda status: None)
+    host.place(None)
     await host.start()
     await host.warm_up()
     print("pids", *[host.status.pid, *host.status.rank_pids], flush=True)

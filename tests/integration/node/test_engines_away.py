@@ -15,7 +15,7 @@ from stoker.states import JobState
 from tests.support.databases import fresh_database
 from tests.support.nodes import Desk, NodeProcess, eventually, running_node
 from tests.support.proxy import Proxy, proxy
-from worker_node.executor import CALLS_WITHOUT_GPUS
+from worker_node.seats import CALLS_WITHOUT_GPUS
 
 pytestmark = pytest.mark.anyio
 

@@ -195,16 +195,19 @@ async def test_the_page_for_operators_lists_each_metric_and_no_other(
     assert {name for name in shown if not name.endswith("_created")} == described
 
 
+@pytest.mark.parametrize(
+    "part", [["api.control"], ["worker_node", "--app", "tests.apps.well:Echo"]], ids=lambda part: part[0]
+)
 def test_a_part_whose_port_is_taken_says_so_and_does_not_start(
-    node: NodeProcess, node_port: int, engines: Engines, database_url: str
+    node: NodeProcess, node_port: int, engines: Engines, database_url: str, tmp_path: Path, part: list[str]
 ) -> None:
-    environ = {**os.environ, **engines.environment(), "DATABASE_URL": database_url}
+    environ = {**os.environ, **engines.environment(), "DATABASE_URL": database_url, "STOKER_DATA_DIR": str(tmp_path)}
     environ["STOKER_METRICS_PORT"] = str(node_port)
 
     ended = subprocess.run(
-        [sys.executable, "-m", "api.control"], env=environ, capture_output=True, text=True, timeout=60, check=False
+        [sys.executable, "-m", *part], env=environ, capture_output=True, text=True, timeout=60, check=False
     )
 
     assert ended.returncode == 2
-    assert f"127.0.0.1:{node_port}" in ended.stderr
+    assert ended.stderr.startswith(f"error: metrics cannot be served on 127.0.0.1:{node_port}")
     assert "STOKER_METRICS_PORT" in ended.stderr

@@ -13,7 +13,9 @@ from tests.support.nodes import PATIENCE_S
 from worker_node.attempt import Attempt, StopReason
 from worker_node.engines import Engines
 from worker_node.host import AppHost, AppSpec
+from worker_node.placement import Placement
 from worker_node.run import run
+from worker_node.slots import Slots
 
 pytestmark = pytest.mark.anyio
 
@@ -27,9 +29,10 @@ FAR = 1e9
 async def test_a_job_that_is_stopped_while_its_app_is_down_does_not_wait_for_the_app(
     engines_of_a_node: Engines, tmp_path: Path, reason: StopReason, expected: type
 ) -> None:
-    down = AppHost(AppSpec("tests.apps.well:Echo", None, None, tmp_path, {}), on_change=lambda _: None)
+    down = AppHost(AppSpec("tests.apps.well:Echo", None, tmp_path, {}), on_change=lambda _: None)
     attempt = Attempt(a_claim(), safe_until=FAR)
-    running = asyncio.create_task(run(down, engines_of_a_node, attempt, folder=tmp_path))
+    nowhere = Placement(Slots(1, 0), {}, are_gpus=False, on_change=lambda _: None, on_eviction=lambda _: None)
+    running = asyncio.create_task(run(down, engines_of_a_node, attempt, nowhere, folder=tmp_path))
 
     attempt.stop(reason)
     async with asyncio.timeout(PATIENCE_S):

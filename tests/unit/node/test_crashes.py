@@ -5,11 +5,9 @@ from __future__ import annotations
 import pytest
 
 from stoker.errors import AppError, CollectiveFailed, GpuFailed, OutOfMemory, WorkerCrashed
-from stoker.ids import new_id
 from worker_node.apphost.crashes import crash_of, leaves_ranks_useless
 from worker_node.apphost.failures import describe, from_runner, revive
 from worker_node.distributed.errors import RankDied, RankFailed
-from worker_node.suspicion import COMES_BACK_S, Suspicion
 
 WATCHDOG = (
     "[rank1]:[E] ProcessGroupNCCL.cpp:629] [Rank 1] Watchdog caught collective operation timeout: WorkNCCL(SeqNum=4)",
@@ -84,13 +82,3 @@ def test_a_crash_crosses_to_the_supervisor_with_all_that_it_says() -> None:
     assert (again.crash, again.retryable) == (True, True)
     assert (again.type_name, again.traceback) == ("OutOfMemoryError", "its traceback")
     assert type(revive(describe(MemoryError("too large")))) is OutOfMemory
-
-
-def test_a_suspect_that_does_not_come_back_is_forgotten_and_one_at_work_is_not() -> None:
-    suspicion, here, elsewhere = Suspicion(), new_id(), new_id()
-    suspicion.cast([here, elsewhere], now=0.0)
-    suspicion.begins(here)
-
-    assert suspicion.is_on(COMES_BACK_S + 1)
-    suspicion.clears(here)
-    assert not suspicion.is_on(COMES_BACK_S + 2)

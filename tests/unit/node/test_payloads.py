@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from uuid import uuid4
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stoker.errors import ConfigurationError
 from stoker.events import EventKind
 from stoker.jobs import Output
-from worker_node.__main__ import specs_for
 from worker_node.distributed.environment import visible_devices
 from worker_node.gpus import Gpu, visible
 from worker_node.host import HostEvent
 from worker_node.inputs import safe_name
 from worker_node.outputs import link
 from worker_node.reporter import Waiting
+from worker_node.slots import Slots
 
 
 @given(st.text())
@@ -92,32 +90,6 @@ def test_a_link_is_put_where_the_pointer_says() -> None:
 GPUS = [Gpu(index, "H200", 1, f"GPU-{index}{index}-abc") for index in range(4)]
 
 
-def test_apps_share_the_gpus_of_a_machine_in_order(tmp_path) -> None:
-    specs = specs_for(["a:A", "b:B"], 2, GPUS, tmp_path)
-
-    assert [spec.devices for spec in specs] == [(0, 1), (2, 3)]
-    assert len({spec.spool for spec in specs}) == 2
-
-
-def test_apps_share_gpus_when_there_are_too_few_for_each(tmp_path) -> None:
-    specs = specs_for(["a:A", "b:B", "c:C"], 2, GPUS, tmp_path)
-
-    assert [spec.devices for spec in specs] == [(0, 1), (2, 3), (0, 1)]
-
-
-def test_an_app_that_does_not_fit_on_the_gpus_is_refused_with_a_hint(tmp_path) -> None:
-    with pytest.raises(ConfigurationError) as refused:
-        specs_for(["a:A"], 8, GPUS, tmp_path)
-
-    assert "--world-size 4" in refused.value.hint
-
-
-def test_a_machine_without_gpus_has_slots_all_the_same(tmp_path) -> None:
-    [spec] = specs_for(["a:A"], 2, [], tmp_path)
-
-    assert (spec.devices, spec.world_size) == (None, 2)
-
-
 @pytest.mark.parametrize(
     ("listed", "left"),
     [("1,3", [1, 3]), ("3, 1", [3, 1]), ("", []), ("-1", []), ("2,9,1", [2]), ("GPU-22,GPU-00-abc", [2, 0]), ("x", [])],
@@ -132,10 +104,11 @@ def test_a_part_of_a_gpu_is_a_device() -> None:
 
 
 @pytest.mark.parametrize("listed", ["2,3", "3,2", "GPU-33,GPU-22", "1,2,3"])
-def test_ranks_of_a_narrowed_node_are_given_gpus_of_that_node(listed: str, tmp_path: Path) -> None:
+def test_ranks_of_a_narrowed_node_are_given_gpus_of_that_node(listed: str) -> None:
     seen = visible(GPUS, {"CUDA_VISIBLE_DEVICES": listed})
+    slots = Slots(len(seen), 0)
+    slots.add("a", 2, keeps=True)
 
-    [spec] = specs_for(["a:A"], 2, seen, tmp_path)
+    placed = slots.steps(0).place["a"]
 
-    assert spec.devices is not None
-    assert visible_devices(spec.devices, listed).split(",") == listed.split(",")[:2]
+    assert visible_devices(placed, listed).split(",") == listed.split(",")[:2]

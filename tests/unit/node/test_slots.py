@@ -1,0 +1,253 @@
+"""Who gets a node's slots: decisions on plain values, and a node of any apps that must starve none."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from worker_node.slots import Slots
+
+BOUND_S = 30.0
+TICK_S = 5.0
+
+
+def a_node(count: int, *sizes: int, **options: object) -> Slots:
+    """Apps a, b, c ... of these sizes. ``options`` are those of each."""
+    slots = Slots(count, BOUND_S)
+    for number, size in enumerate(sizes):
+        slots.add("abcdef"[number], size, **options)  # type: ignore[arg-type]
+    return slots
+
+
+def runs(slots: Slots, app: str, now: float, *, warm_at: float | None = None) -> None:
+    """A job of the app is claimed and comes to its slots at once, to ranks a little later perhaps."""
+    assert slots.take(app, now)
+    slots.keep(app)
+    for stopped in slots.steps(now).stop:
+        slots.has_left(stopped, now)
+    slots.steps(now)
+    slots.is_warm(app, now if warm_at is None else warm_at)
+    assert slots[app].held
+
+
+def test_a_first_job_gets_free_slots_and_its_runner_keeps_them_when_it_is_done():
+    slots = a_node(3, 2, 1)
+
+    assert slots.take("a", 1)
+    slots.keep("a")
+
+    assert slots.steps(1).place == {"a": (0, 1)}
+    slots.ends("a", 2)
+    assert slots.steps(3).stop == ()
+    runs(slots, "b", 4)
+    assert slots["b"].held == {2}
+
+
+def test_runners_that_are_to_be_there_start_with_the_node_as_far_as_there_are_slots():
+    slots = a_node(3, 2, 2, 1, keeps=True)
+
+    assert slots.steps(0).place == {"a": (0, 1), "c": (2,)}
+
+
+def test_what_is_asked_for_and_not_there_changes_nothing():
+    slots = a_node(1, 1, 1)
+    runs(slots, "a", 0)
+    slots.ends("a", 1)
+
+    assert slots.take("b", 2)
+    assert not slots.could_take("a", 2), "its slot is set aside for what b may find"
+    slots.give_up("b")
+
+    assert slots.steps(2).stop == ()
+    assert slots.could_take("a", 2)
+
+
+def test_an_idle_runner_leaves_for_another_apps_job_and_the_one_used_least_recently_goes_first():
+    slots = a_node(2, 1, 1, 1)
+    runs(slots, "a", 0)
+    runs(slots, "b", 0)
+    slots.ends("b", 1)
+    slots.ends("a", 2)
+
+    assert slots.take("c", 3)
+    slots.keep("c")
+    steps = slots.steps(3)
+
+    assert (steps.stop, steps.place) == (("b",), {})
+    assert slots.steps(3).stop == (), "it is told once"
+    slots.has_left("b", 4)
+    assert slots.steps(4).place == {"c": (1,)}
+
+
+def test_slots_are_not_given_on_before_the_last_process_has_left_them():
+    slots = a_node(2, 1, 1, 2)
+    runs(slots, "a", 0)
+    runs(slots, "b", 0)
+    slots.ends("a", 1)
+    slots.ends("b", 1)
+    slots.take("c", 2)
+    slots.keep("c")
+    assert set(slots.steps(2).stop) == {"a", "b"}
+
+    slots.has_left("a", 3)
+
+    assert slots.steps(3).place == {}
+    assert not slots.could_take("a", 3)
+    slots.has_left("b", 4)
+    assert slots.steps(4).place == {"c": (0, 1)}
+
+
+def test_idle_ranks_end_after_keep_alive_and_not_before():
+    slots = a_node(1, 1, keep_alive_s=60.0)
+    runs(slots, "a", 0)
+    slots.ends("a", 10)
+
+    assert slots.steps(69).again_at == 70
+    slots.take("a", 69)
+    slots.give_up("a")  # a look that found nothing is no use
+
+    assert slots.steps(70).stop == ("a",)
+
+
+def test_ranks_that_are_to_be_there_outlive_keep_alive_but_not_another_apps_job_and_come_back():
+    slots = a_node(1, 1, 1, keeps=True, keep_alive_s=60.0)
+    slots["b"].keeps = False
+    assert slots.steps(0).place == {"a": (0,)}
+    assert slots.steps(1000) == slots.steps(2000), "nothing to do, ever"
+
+    runs(slots, "b", 2000)
+    slots.ends("b", 2001)
+
+    assert slots.steps(2061).stop == ("b",)
+    slots.has_left("b", 2062)
+    assert slots.steps(2062).place == {"a": (0,)}
+
+
+def test_a_busy_runner_yields_between_two_jobs_once_another_has_waited_past_the_bound():
+    slots = a_node(1, 1, 1)
+    runs(slots, "a", 0)
+    slots.waits("b", 100)
+
+    assert slots.could_take("a", 100 + BOUND_S - 1)
+    assert not slots.could_take("a", 100 + BOUND_S)
+    assert slots.whose_turn(200) == [], "the job that runs is not disturbed"
+    slots.ends("a", 200)
+    assert slots.whose_turn(200) == ["b"]
+
+
+def test_a_runner_that_has_just_come_keeps_its_slots_as_long_however_long_another_has_waited():
+    slots = a_node(1, 1, 1)
+    runs(slots, "a", 0)
+    slots.waits("b", 0)
+    slots.ends("a", 100)
+    runs(slots, "b", 100, warm_at=200)
+
+    slots.waits("a", -1000)  # its queue is deep and old
+
+    assert slots.could_take("b", 200 + BOUND_S - 1), "what its ranks took to start is no part of its turn"
+    assert not slots.could_take("b", 200 + BOUND_S)
+
+
+def test_who_was_served_of_late_comes_after_who_was_not_however_old_its_jobs_are():
+    slots = a_node(1, 1, 1, 1)
+    runs(slots, "a", 0)
+    slots.waits("b", 0)
+    slots.waits("c", 10)
+    slots.ends("a", 50)
+    runs(slots, "b", 50)
+    slots.waits("a", -1000)
+
+    slots.ends("b", 60)
+
+    assert slots.whose_turn(60) == ["c"]
+
+
+def test_small_apps_do_not_keep_a_large_one_out_that_waits_past_the_bound():
+    slots = a_node(2, 1, 1, 2)
+    runs(slots, "a", 0)
+    runs(slots, "b", 0)
+    slots.waits("c", 0)
+    now = 2 * BOUND_S
+
+    slots.ends("a", now)
+
+    assert not slots.could_take("a", now), "what it left is spoken for"
+    slots.ends("b", now)
+    assert slots.whose_turn(now) == ["c"]
+
+
+@dataclass
+class Load:
+    """One app's queue in a simulated node: it always has a next job. ``done`` are the times of its jobs' ends."""
+
+    app: str
+    run_s: float
+    ends_at: float | None = None
+    done: list[float] = field(default_factory=list)
+
+
+@settings(deadline=None, max_examples=30)
+@given(
+    count=st.integers(1, 4),
+    apps=st.lists(st.tuples(st.integers(1, 4), st.floats(1, 40), st.booleans()), min_size=1, max_size=5),
+    stop_s=st.floats(0, 10),
+)
+def test_no_slot_is_held_twice_and_every_app_gets_its_turn(
+    count: int, apps: Sequence[tuple[int, float, bool]], stop_s: float
+) -> None:
+    slots = Slots(count, BOUND_S)
+    loads = [Load("abcde"[number], run_s) for number, (_, run_s, _) in enumerate(apps)]
+    for load, (size, _, keeps) in zip(loads, apps, strict=True):
+        slots.add(load.app, min(size, count), keeps=keeps, keep_alive_s=5.0)
+    leaving: dict[str, float] = {}
+    # A turn is the bound at most, the job in work at its end, and the end of the ranks; the others' come before.
+    patience_s = 2 * len(apps) * (BOUND_S + 40 + 10 + 2 * TICK_S)
+
+    now = 0.0
+    while now < 2 * patience_s:
+        for app in [app for app, at in leaving.items() if at <= now]:
+            del leaving[app]
+            slots.has_left(app, now)
+        _carry_out(slots, leaving, now, stop_s)
+        for load in loads:
+            if load.ends_at is not None and slots[load.app].held and load.ends_at <= now:
+                load.done.append(now)
+                load.ends_at = now + load.run_s if slots.could_take(load.app, now) else None
+                if load.ends_at is None:
+                    slots.ends(load.app, now)
+        for app in [*slots.whose_turn(now), *(load.app for load in loads)]:
+            load = next(load for load in loads if load.app == app)
+            if load.ends_at is None and slots.take(app, now):
+                slots.keep(app)
+                load.ends_at = now + stop_s + load.run_s
+                _carry_out(slots, leaving, now, stop_s)
+            elif load.ends_at is None:
+                slots.waits(app, 0.0)
+        _check(slots, count)
+        now += TICK_S
+
+    for load in loads:
+        pauses = [later - sooner for sooner, later in zip([0.0, *load.done], [*load.done, now], strict=True)]
+        assert max(pauses) <= patience_s, f"{load.app} waited {max(pauses)} s"
+
+
+def _carry_out(slots: Slots, leaving: dict[str, float], now: float, stop_s: float) -> None:
+    steps = slots.steps(now)
+    for app in steps.stop:
+        assert not slots[app].is_busy, "a job lost its ranks"
+        leaving[app] = now + stop_s
+    for app in steps.place:
+        slots.is_warm(app, now)
+
+
+def _check(slots: Slots, count: int) -> None:
+    held = [slot for one in slots for slot in one.held]
+    promised = [slot for one in slots for slot in one.promised]
+    assert len(held) == len(set(held)), "a slot is held twice"
+    assert len(promised) == len(set(promised)), "a slot is promised twice"
+    assert {*held, *promised} <= set(range(count))
+    assert all(len(one.held) in (0, one.size) and len(one.promised) in (0, one.size) for one in slots)
+    assert not any(one.held and one.promised for one in slots)

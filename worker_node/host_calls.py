@@ -1,0 +1,97 @@
+"""HostCalls: the calls that an app's process works on, what else it may take, and what its end means for each.
+
+It starts and ends no process: ``worker_node.host`` does, and holds one for its app.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable
+from pathlib import Path
+from uuid import UUID
+
+from stoker.errors import CrashedBeside, StokerError
+from worker_node.apphost.protocol import Message
+from worker_node.host_call import PendingCall
+from worker_node.host_values import AppReplaced, HostCall
+from worker_node.suspicion import Suspicion
+
+MAX_LIGHT_CALLS = 8
+"""Calls at once of endpoints that use no GPUs."""
+
+
+class HostCalls:
+    """``send`` reaches the process and ``kill`` ends it; what calls make is put into ``spool``."""
+
+    def __init__(self, spool: Path, send: Callable[[Message], None], kill: Callable[[], None]) -> None:
+        self._spool, self._send, self._kill = spool, send, kill
+        self._pending: dict[str, PendingCall] = {}
+        self._suspicion = Suspicion()
+
+    @property
+    def are_one_at_a_time(self) -> bool:
+        """Whether a call must be alone in the process: one of several has killed it, and which is to be found out."""
+        return self._suspicion.is_on(time.monotonic())
+
+    @property
+    def names(self) -> dict[str, object]:
+        """The job in work, for log lines; with several no line is any one's."""
+        calls = [pending.call.names for pending in self._pending.values()]
+        return {**calls[0]} if len(calls) == 1 else {"jobs": [each["job_id"] for each in calls]} if calls else {}
+
+    def have_room(self, *, uses_gpus: bool) -> bool:
+        """Whether a process that can serve could take a call that does or does not use GPUs."""
+        at_work = [each for each in self._pending.values() if not each.waits]
+        if at_work and self.are_one_at_a_time:
+            return False
+        alike = sum(each.uses_gpus == uses_gpus for each in at_work)
+        return alike == 0 if uses_gpus else alike < MAX_LIGHT_CALLS
+
+    def begin(self, call: HostCall, *, uses_gpus: bool) -> PendingCall:
+        """Have the process serve a call."""
+        folder = self._spool.resolve() / "calls" / re.sub(r"\W", "-", call.call_id)
+        pending = PendingCall(call, uses_gpus, folder, self._send, self._kill)
+        self._pending[call.call_id] = pending
+        self._suspicion.begins(call.job_id)
+        pending.outcome.add_done_callback(lambda _: self._pending.pop(call.call_id, None))
+        return pending
+
+    def cancel(self, call_id: str, within_s: float | None) -> bool:
+        """Ask a call to stop; False: there is none."""
+        pending = self._pending.get(call_id)
+        if pending is not None:
+            pending.cancel(within_s)
+        return pending is not None
+
+    def take(self, message: Message) -> None:
+        """Take in what the process says of a call."""
+        pending = self._pending.get(getattr(message, "call_id", ""))
+        if pending is not None:
+            pending.take(message)
+            if pending.outcome.done():
+                self._suspicion.clears(pending.call.job_id)
+
+    def came_up(self) -> None:
+        """The process can serve."""
+        self._suspicion.comes_back(time.monotonic())
+
+    def is_over(self, job_id: UUID) -> None:
+        """The job is final: it will not come back, so nobody needs to look out for it."""
+        self._suspicion.clears(job_id)
+
+    def went_down(self, problem: str, error: StokerError, *, was_killed: bool) -> None:
+        """The process has ended: by ``error``, or by the node's own doing, which is no fault of who was in it."""
+        lost = list(self._pending.values())
+        # A call that waits for another app's job is not to blame, unless nobody else is there.
+        at_work = [each for each in lost if not each.waits] or lost
+        if was_killed:
+            error = AppReplaced("the app's process was ended because of another call")
+            self._suspicion.leave(each.call.job_id for each in lost)
+        else:
+            self._suspicion.leave(each.call.job_id for each in lost if each not in at_work)
+            self._suspicion.cast(each.call.job_id for each in at_work)
+            if len(at_work) > 1:
+                error = CrashedBeside(f"{problem} while it served {len(at_work)} jobs")
+        for pending in lost:
+            pending.lose(error if pending in at_work else AppReplaced(f"{problem}, while this job waited for another"))

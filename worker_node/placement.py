@@ -1,0 +1,168 @@
+"""Placement: carries out on app hosts what ``worker_node.slots`` decides, and tells executors what they may claim.
+
+It ends ranks, waits until their processes are gone, and gives their slots to the next app. What is decided, and when,
+is ``slots``'s; whether there is a job is ``stoker.jobs``'s. The node has one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+
+from stoker import log
+from worker_node.host import AppHost
+from worker_node.slots import Slots
+
+logger = log.get(__name__)
+
+
+class Placement:
+    """All methods belong on the node's loop; ``could_take`` alone may be called from any thread.
+
+    ``on_change`` hears the apps whose ``could_take`` has changed, and ``on_eviction`` those that make room for another.
+    Apps without ranks are none of its business: it says yes to all that they ask.
+    """
+
+    def __init__(
+        self,
+        slots: Slots,
+        hosts: Mapping[str, AppHost],
+        *,
+        are_gpus: bool,
+        on_change: Callable[[str], None],
+        on_eviction: Callable[[str], None],
+    ) -> None:
+        self._slots, self._hosts, self._are_gpus = slots, hosts, are_gpus
+        self._on_change, self._on_eviction = on_change, on_eviction
+        self._loop = asyncio.get_running_loop()
+        self._seated = {one.app: asyncio.Event() for one in slots}
+        self._could_take = {one.app: False for one in slots}
+        self._used_at: dict[str, float] = {}
+        self._timer: asyncio.TimerHandle | None = None
+        self._leaving: set[asyncio.Task[None]] = set()
+        self.stirred = asyncio.Event()
+        """Set when somebody's turn may have come."""
+
+    def could_take(self, app: str) -> bool:
+        """Whether a job of the app that needs its ranks may be claimed now."""
+        return app not in self._slots or self._slots.could_take(app, self._loop.time())
+
+    def take(self, app: str) -> bool:
+        """Set slots aside for a job that is about to be claimed; ``keep`` or ``give_up`` follows."""
+        return app not in self._slots or self._slots.take(app, self._loop.time())
+
+    def keep(self, app: str) -> None:
+        """A job was claimed: it is on its way to its slots."""
+        if app in self._slots:
+            self._slots.keep(app)
+            self._carry_out()
+
+    def give_up(self, app: str) -> None:
+        """There was none."""
+        if app in self._slots:
+            self._slots.give_up(app)
+            self._carry_out()
+
+    def ends(self, app: str) -> None:
+        """The last job has left the ranks, and there is no next."""
+        if app in self._slots:
+            self._used_at[app] = self._loop.time()
+            self._slots.ends(app, self._used_at[app])
+            self._carry_out()
+
+    def waits(self, app: str, for_s: float | None) -> None:
+        """What is known of the app's jobs that wait for slots: how long the oldest has waited; None: there is none."""
+        if for_s is None:
+            self._slots.waits_no_more(app)
+        else:
+            self._slots.waits(app, self._loop.time() - for_s)
+        self._carry_out()
+
+    def may_wait(self, app: str) -> None:
+        """There may be a job that could not be asked for just now."""
+        if app in self._slots and self._slots[app].waiting_since is None:
+            self.waits(app, 0.0)
+
+    def whose_turn(self) -> list[str]:
+        """The apps whose waiting jobs could be claimed now, in order."""
+        return self._slots.whose_turn(self._loop.time())
+
+    def is_seated(self, app: str) -> bool:
+        """Whether the app's ranks have their place."""
+        return app not in self._seated or self._seated[app].is_set()
+
+    async def seated(self, app: str) -> None:
+        """Wait until they have."""
+        if app in self._seated:
+            await self._seated[app].wait()
+
+    def slots_of(self, app: str) -> list[int]:
+        """The numbers of those that the app holds."""
+        return sorted(self._slots[app].held) if app in self._slots else []
+
+    def used_ago_s(self, app: str) -> float | None:
+        """How long its ranks have been idle; None where they were never busy."""
+        if app not in self._slots:
+            return None
+        if self._slots[app].is_busy:
+            return 0.0
+        used_at = self._used_at.get(app)
+        return None if used_at is None else self._loop.time() - used_at
+
+    def host_changed(self, app: str) -> None:
+        """The app's host has a new status."""
+        if app in self._slots and self._hosts[app].status.runner in ("warm", "busy"):
+            self._slots.is_warm(app, self._loop.time())
+        self._tell()
+
+    def begin(self) -> None:
+        """Start the ranks that are to be there without a job."""
+        self._carry_out()
+
+    def drain(self) -> None:
+        """From now on no ranks are started or ended but for jobs that were claimed."""
+        for one in self._slots:
+            one.keeps, one.keep_alive_s = False, None
+        self._carry_out()
+
+    async def settle(self) -> None:
+        """Wait for ranks that are on their way out."""
+        if self._leaving:
+            await asyncio.wait(self._leaving)
+
+    def _carry_out(self) -> None:
+        steps = self._slots.steps(self._loop.time())
+        for app in steps.stop:
+            self._seated[app].clear()
+            task = self._loop.create_task(self._end_ranks(app), name=f"{app} leaves its slots")
+            self._leaving.add(task)
+            task.add_done_callback(self._leaving.discard)
+        for app, numbers in steps.place.items():
+            logger.info("ranks_placed", app=app, slots=list(numbers))
+            self._hosts[app].place(numbers if self._are_gpus else None, stay_warm=self._slots[app].keeps)
+            self._seated[app].set()
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if steps.again_at is not None:
+            self._timer = self._loop.call_at(steps.again_at, self._carry_out)
+        self._tell()
+
+    async def _end_ranks(self, app: str) -> None:
+        is_evicted = self._slots.is_wanted(app)
+        logger.info("ranks_ended", app=app, slots=self.slots_of(app), reason="evicted" if is_evicted else "keep_alive")
+        if is_evicted:
+            self._on_eviction(app)
+        try:
+            await self._hosts[app].vacate()
+        finally:
+            self._slots.has_left(app, self._loop.time())
+            self._carry_out()
+
+    def _tell(self) -> None:
+        self.stirred.set()
+        now = self._loop.time()
+        for app, before in self._could_take.items():
+            self._could_take[app] = could_take = self._slots.could_take(app, now)
+            if could_take is not before:
+                self._on_change(app)
