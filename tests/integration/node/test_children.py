@@ -16,7 +16,7 @@ from stoker.local.engines import Engines
 from stoker.states import JobState
 from tests.integration.node.conftest import QUICK
 from tests.support.nodes import Desk, NodeProcess, eventually, running_node
-from worker_node.executor import CALLS_WITHOUT_GPUS
+from worker_node.seats import CALLS_WITHOUT_GPUS
 
 pytestmark = pytest.mark.anyio
 
