@@ -69,6 +69,9 @@ async def set_limits(
     if max_running is not None and not 1 <= max_running < NO_CAP:
         raise InvalidRequest("a cap is at least 1", hint="To let nothing run, pause the app or revoke the keys.")
     async with transaction(db) as tx:
+        # Before its row, which each new key and lane of the tenant waits for. Behind it no lane is new, and all but
+        # those made since are locked already.
+        await sql.run(tx, "lock_apps_of_tenant", {"name": name})
         held = await sql.row(tx, "hold_tenant", {"name": name})
         if held is None:
             raise NotFound(f"there is no tenant {name[:200]!r}", hint="A tenant is made with its first key.")
@@ -77,7 +80,7 @@ async def set_limits(
             limits = replace(limits, weight=weight)
         if max_running is not None or uncapped:
             limits = replace(limits, max_running=max_running)
-        await sql.run(tx, "lock_apps_of_tenant", {"tenant_id": held["id"]})
+        await sql.run(tx, "lock_apps_of_tenant", {"name": name})
         values = {
             "tenant_id": held["id"],
             "name": held["name"],

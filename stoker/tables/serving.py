@@ -115,5 +115,6 @@ queue_lanes = Table(
         "vtime",
         postgresql_where=text("has_ready AND NOT paused AND running < max_running"),
     ),
+    Index("lanes_running", "app_id", postgresql_where=text("running > 0")),
     postgresql_with=NARROW | {"autovacuum_vacuum_scale_factor": 0, "autovacuum_vacuum_threshold": 500},
 )

@@ -8,8 +8,9 @@ from collections import Counter
 import psycopg
 import pytest
 
-from stoker import apps, tenants
+from stoker import apps, keys, tenants
 from stoker.errors import InvalidRequest, NotFound
+from stoker.sql import statement
 from tests.support.job_world import World, manifest, until_blocked
 
 pytestmark = pytest.mark.anyio
@@ -97,3 +98,19 @@ async def test_what_cannot_be_is_refused(world: World, wrong: dict[str, float]) 
 
     with pytest.raises(NotFound):
         await tenants.set_limits(world.db, "nobody", weight=1)
+
+
+async def test_a_key_is_made_while_a_change_of_its_tenant_waits_for_an_app(world: World, database_url: str) -> None:
+    await world.submit()
+    app_id = await world.value("SELECT id FROM apps")
+    async with await psycopg.AsyncConnection.connect(database_url) as busy:
+        await busy.execute(statement("lock_app"), {"app_id": app_id})
+        changing = asyncio.create_task(tenants.set_limits(world.db, "default", weight=3))
+        await until_blocked(database_url)
+
+        async with asyncio.timeout(30):
+            await keys.create(world.db, tenant="default", scopes=frozenset({"run"}))
+        assert not changing.done()
+        await busy.rollback()
+
+    assert (await changing).limits.weight == 3
