@@ -303,7 +303,7 @@ class Moved:
     seq: int
     queue: str
     attempt: int | None = None
-    tenant_id: UUID | None = None
+    tenant_id: UUID | None = field(default=None, compare=False)
 
     @property
     def names(self) -> dict[str, str | int]:
