@@ -12,28 +12,19 @@ from __future__ import annotations
 import argparse
 import asyncio
 import statistics
-import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
 
 import psycopg
 
 import migrations
-from benchmarks.claim import own_database
+from benchmarks.databases import fill, own_database, server
 from stoker import apps
 from stoker.database import make_engine
-from stoker.local import place
-from stoker.local.engines import start_engines
 from stoker.manifest import EndpointManifest, Manifest
 
 TENANTS, APPS, RUNNING = 1000, 4, 200
 LIMIT_MS = 200.0
-# Triggers would check each of five million references; what is filled in is right by its making.
 FILL = """
-SET session_replication_role = replica;
-SET synchronous_commit = off;
 INSERT INTO tenants (id, name) SELECT gen_random_uuid(), 't' || n FROM generate_series(1, %(tenants)s) n;
 CREATE TEMP TABLE v AS SELECT row_number() OVER () - 1 AS n, id, app_id FROM app_versions;
 CREATE TEMP TABLE t AS SELECT row_number() OVER () - 1 AS n, id FROM tenants WHERE name ~ '^t[0-9]+$';
@@ -85,10 +76,7 @@ FROM (SELECT version_id, tenant_id, count(*) AS n FROM job_leases GROUP BY 1, 2)
 WHERE c.version_id = l.version_id AND c.tenant_id = l.tenant_id;
 INSERT INTO job_children (child_id, parent_id, root_id, depth, name, generation)
 SELECT c.id, p.id, p.id, 1, 'child', 1 FROM made c JOIN made p ON p.n = c.n - 1 WHERE c.n %% 100 = 0;
-DROP TABLE made, v, t;
-RESET session_replication_role;
-VACUUM ANALYZE;
-CHECKPOINT
+DROP TABLE made, v, t
 """
 A_JOB = "SELECT id FROM jobs WHERE state = 'failed' ORDER BY id DESC OFFSET 100 LIMIT 1"
 A_ROOT = "SELECT root_id FROM job_children ORDER BY root_id DESC OFFSET 100 LIMIT 1"
@@ -170,12 +158,7 @@ def prepare(url: str, jobs: int) -> None:
     """Migrate and fill."""
     migrations.upgrade(url)
     asyncio.run(_publish(url))
-    with psycopg.connect(url, autocommit=True) as connection:
-        values = {"tenants": TENANTS, "apps": APPS, "running": RUNNING, "jobs": jobs}
-        for statement in FILL.split(";"):
-            with_values = "%(" in statement
-            text = statement if with_values else statement.replace("%%", "%")
-            connection.execute(text.encode(), values if with_values else None)
+    fill(url, FILL, {"tenants": TENANTS, "apps": APPS, "running": RUNNING, "jobs": jobs})
 
 
 async def _publish(url: str) -> None:
@@ -184,21 +167,6 @@ async def _publish(url: str) -> None:
     for number in range(APPS):
         await apps.publish(db, Manifest(f"bench/app-{number}", "", "", 1, (limits,)))
     await db.dispose()
-
-
-@contextmanager
-def server(url: str | None) -> Iterator[str]:
-    """A PostgreSQL of one's own, durable, unless there is one."""
-    if url is not None:
-        yield url
-        return
-    with tempfile.TemporaryDirectory(prefix="stoker-bench-") as folder:
-        Path(folder).chmod(0o755)
-        data = Path(folder) / "data"
-        data.mkdir()
-        with start_engines(data) as engines:
-            yield engines.database_url
-        place.discard(data)
 
 
 if __name__ == "__main__":

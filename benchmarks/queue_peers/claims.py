@@ -12,15 +12,14 @@ import statistics
 from collections.abc import Iterator, Sequence
 from uuid import uuid4
 
-import psycopg
-
 import migrations
-from benchmarks.claim import TENANTS, own_database, timed
+from benchmarks.databases import fill, own_database, timed
 from stoker import apps, jobs
 from stoker.database import make_engine
 from stoker.job_values import ClaimRequest, QueueKey
 from stoker.manifest import EndpointManifest, Manifest
 
+TENANTS = 1000
 CASES = ("plain", "capped", "future")
 CLAIMERS = (1, 4)
 WARM_UP = 40
@@ -65,7 +64,7 @@ async def _measure(url: str, case: str, rows: int, claims: int) -> list[tuple[st
     try:
         limits = EndpointManifest("/", "inference", {}, {}, True, 60, None, None, 1, "")
         version = await apps.publish(db, Manifest("bench/claim", "", "", 1, (limits,)))
-        await asyncio.to_thread(_fill, url, case, rows)
+        await asyncio.to_thread(fill, url, FILL, {"tenants": TENANTS, "rows": rows, "case": case})
         boot = uuid4()
         request = ClaimRequest("bench", boot, (QueueKey(version.id, True), QueueKey(version.id, False)), "r0", 600.0)
 
@@ -87,12 +86,3 @@ async def _measure(url: str, case: str, rows: int, claims: int) -> list[tuple[st
         return told
     finally:
         await db.dispose()
-
-
-def _fill(url: str, case: str, rows: int) -> None:
-    with psycopg.connect(url, autocommit=True) as connection:
-        for statement in FILL.split(";"):
-            text, needed = statement.encode(), {"tenants": TENANTS, "rows": rows, "case": case}
-            connection.execute(text, needed if b"%(" in text else None)
-        connection.execute("VACUUM ANALYZE")
-        connection.execute("CHECKPOINT")

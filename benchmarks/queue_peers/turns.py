@@ -11,7 +11,7 @@ from pathlib import Path
 
 import redis
 
-from benchmarks.claim import own_database
+from benchmarks.databases import own_database
 from benchmarks.peers.figures import Figures, Key
 from benchmarks.queue_peers.caller import Caller, caller, process
 from benchmarks.queue_peers.settings import CLIENTS, RATE, Counts, Peer
