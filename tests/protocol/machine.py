@@ -18,7 +18,7 @@ from stoker.errors import Conflict, IdempotencyConflict, LeaseLost, NotFound, Qu
 from stoker.events import EventKind
 from stoker.job_values import NewJob, Usage
 from tests.protocol import oracle
-from tests.protocol.ledger import ENDS, KINDS, RUNNER_GPUS, Ledger, outcome_of
+from tests.protocol.ledger import ENDS, ERRORS, KINDS, RUNNER_GPUS, STOP, SUCCEED, Held, Ledger, outcome_of
 from tests.protocol.oracle import After, Error, Seen
 from tests.protocol.stage import APPS, NODES, TENANTS
 from tests.support.job_world import LEASE_S
@@ -188,36 +188,39 @@ class Protocol(Ledger):
     # Zombies: who has lost the lease and does not know.
 
     @precondition(lambda self: self.former)
-    @rule(data=st.data(), how=st.sampled_from(ENDS), follows=st.booleans())
-    def finish_too_late(self, data: st.DataObject, how: str | Error, follows: bool) -> None:
-        held = self.some_former(data)
-        then = self.request(held.node, held.claim.app, (True, False)) if follows else None
-        usage = Usage(1000.0, RUNNER_GPUS)
-        ending = jobs.finish(self.stage.db, held.claim.lease, outcome_of(held.claim, how), usage, then=then)
-        assert self.run(ending) == jobs.Finished(applied=False)
-        self.unchanged = True
-
-    @precondition(lambda self: self.former)
     @rule(data=st.data())
-    def say_too_late(self, data: st.DataObject) -> None:
+    def go_on(self, data: st.DataObject) -> None:
+        """Best where another attempt runs: that one is what a zombie could harm."""
+        runs = {UUID(job["id"]) for job in self.seen["jobs"] if job["state"] == "running"}
+        again = [held for held in self.former if held.claim.job_id in runs]
+        self.write_too_late(data.draw(st.sampled_from(again or self.former)))
+
+    @precondition(lambda self: self.held)
+    @rule(data=st.data())
+    def stand_still_and_go_on(self, data: st.DataObject) -> None:
+        """Past the lease, until others have what was its."""
+        held = self.some_held(data)
+        self.advance(LEASE_S + 1)
+        self.holds()
+        self.reap(1, None)
+        self.holds()
+        for node in (*NODES, *NODES):
+            self.claim_now(node, held.claim.app, (held.claim.uses_gpus,))
+            self.holds()
+        self.write_too_late(held)
+
+    def write_too_late(self, held: Held) -> None:
+        """All that an attempt may write, with the next claim and the newest progress."""
+        claim, usage = held.claim, Usage(1000.0, RUNNER_GPUS)
+        then = self.request(held.node, claim.app, (True, False))
+        for how in (SUCCEED, STOP, *ERRORS):
+            for next_one in (None, then):
+                late = jobs.finish(self.stage.db, claim.lease, outcome_of(claim, how), usage, then=next_one)
+                assert self.run(late) == jobs.Finished(applied=False)
         with pytest.raises(LeaseLost):
-            self.run(jobs.append_events(self.stage.db, self.some_former(data).claim.lease, [(EventKind.OUTPUT, {})]))
-        self.unchanged = True
-
-    @precondition(lambda self: self.former)
-    @rule(data=st.data())
-    def renew_too_late(self, data: st.DataObject) -> None:
-        """With the newest progress, which would be shown."""
-        held = self.some_former(data)
-        renewal = self.run(held.node.renew(held.claim, progress={held.claim.job_id: {"step": 99}}))
-        assert renewal.lost == {held.claim.lease}
-        self.unchanged = True
-
-    @precondition(lambda self: self.former)
-    @rule(data=st.data())
-    def give_back_too_late(self, data: st.DataObject) -> None:
-        lease = self.some_former(data).claim.lease
-        assert self.run(jobs.release(self.stage.db, {lease: Usage(1000.0, RUNNER_GPUS)}, "drain")) == []
+            self.run(jobs.append_events(self.stage.db, claim.lease, [(EventKind.OUTPUT, {})]))
+        assert self.run(held.node.renew(claim, progress={claim.job_id: {"step": 99}})).lost == {claim.lease}
+        assert self.run(jobs.release(self.stage.db, {claim.lease: usage}, "drain")) == []
         self.unchanged = True
 
     # The control loop and the clock.

@@ -19,7 +19,7 @@ from tests.protocol.machine import Protocol
 from tests.protocol.stage import Stage, stage
 from tests.support.databases import fresh_database
 
-SEQUENCES, STEPS = int(os.environ.get("PROTOCOL_SEQUENCES", "0")), 40
+SEQUENCES, STEPS = int(os.environ.get("PROTOCOL_SEQUENCES", "0")), 30
 IS_LONG = SEQUENCES > 0
 
 pytestmark = pytest.mark.timeout(0 if IS_LONG else 180)
@@ -36,7 +36,7 @@ def test_a_job_is_executed_at_least_once_and_has_one_result_whatever_happens(set
     run_state_machine_as_test(
         machine,
         settings=settings(
-            max_examples=SEQUENCES or 14,
+            max_examples=SEQUENCES or 12,
             stateful_step_count=STEPS,
             derandomize=not IS_LONG,
             # Making a failure shorter takes minutes: worth it where somebody looks for one.
