@@ -160,6 +160,7 @@ class Attempt:
         Nothing runs any more that another node's attempt could meet, so the lease may run out in the meantime: should
         another have taken the job, Postgres refuses the result.
         """
+        self.wait(False)
         self._run_is_over = True
         self._stop_clocks()
         self._lease_timer.cancel()

@@ -63,17 +63,23 @@ async def run(host: AppHost, engines: Engines, attempt: Attempt, placement: Plac
             attempt.stop(StopReason.DRAIN)  # given back as it was: the process ended for another job's sake
         attempt.run_ended(has_result=False)
         took_s = loop.time() - began
-        usage = Usage(gpu_seconds=took_s * gpus, gpus=gpus, phases={"run": took_s})
+        usage = Usage(gpu_seconds=took_s * gpus, gpus=gpus, phases=_phases(attempt, took_s))
         return Ran(outcome_without_result(attempt.reason, error, claim), usage)
     attempt.run_ended(has_result=True)
     usage = Usage(
         gpu_seconds=result.run_s * gpus,
         gpus=gpus,
         warm=result.warm,
-        phases={"cold_start": waited_s + result.cold_start_s, "run": result.run_s},
+        phases={"cold_start": waited_s + result.cold_start_s, **_phases(attempt, result.run_s)},
         peak_memory_bytes=result.peak_memory_bytes,
     )
     return Ran(result, usage)
+
+
+def _phases(attempt: Attempt, run_s: float) -> dict[str, float]:
+    """The seconds that it only waited for other apps' jobs apart from those that it worked."""
+    children_s = min(attempt.waited_s, run_s)
+    return {"run": run_s - children_s, "children": children_s} if children_s else {"run": run_s}
 
 
 async def _serve(host: AppHost, attempt: Attempt, call: HostCall, placement: Placement) -> tuple[HostResult, float]:

@@ -20,14 +20,17 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from api.control.deliverer import Deliverer
 from api.control.duties import Control
 from api.control.loop import Duty, run_duties
+from stoker import jobs
 from stoker.bus import Bus
 from stoker.database import make_engine
+from stoker.jobs import ErrorReport, Failed, Usage
 from stoker.local.engines import Engines
 from stoker.queue import Doorbell, queue_name
 from stoker.settings import ControlSettings
 from stoker.storage import Storage
 from tests.support.acting_node import ActingNode
 from tests.support.api_server import api_settings
+from tests.support.families import parent_and_child
 from tests.support.sse import events, named, rest
 
 pytestmark = pytest.mark.anyio
@@ -136,6 +139,22 @@ async def test_a_job_that_nobody_started_in_time_fails(
 
     assert (seen[-1].data["state"], seen[-1].data["error"]["code"]) == ("failed", "start_timeout")
     assert await state(http, waits) == "queued"
+
+
+async def test_a_child_whose_parent_has_failed_is_cancelled_and_its_followers_hear_of_it(
+    control: Control, http: httpx2.AsyncClient, node: ActingNode, db: AsyncEngine
+) -> None:
+    parent, child_id = await parent_and_child(db, http, node.version)
+    gone = Failed(ErrorReport(code="run_timeout", message="too long"))
+
+    async with events(http, f"/v1/jobs/{child_id}/events") as raw:
+        await control.cancel_orphans()
+        assert await state(http, str(child_id)) == "queued"
+        await jobs.finish(db, parent.lease, gone, Usage())
+        await control.cancel_orphans()
+        seen = await rest(raw)
+
+    assert seen[-1].data["state"] == "cancelled"
 
 
 async def test_a_job_whose_time_has_come_is_queued_and_rung_for(

@@ -15,6 +15,7 @@ from stoker.local.engines import Engines
 from stoker.queue import queue_name
 from tests.support.acting_node import ActingNode, manifest
 from tests.support.api_server import RunningApi
+from tests.support.families import parent_and_child
 from tests.support.tenants import Tenant, count_jobs, make_client
 
 pytestmark = pytest.mark.anyio
@@ -143,6 +144,27 @@ async def test_a_queued_job_is_cancelled_at_once(http: httpx2.AsyncClient, node:
 
     assert (answer.status_code, answer.json()["state"]) == (202, "cancelled")
     assert (again.status_code, again.json()["code"]) == (409, "conflict")
+
+
+async def test_a_child_is_shown_under_its_parent_and_cancelled_with_it(
+    http: httpx2.AsyncClient, node: ActingNode, db: AsyncEngine, app: str
+) -> None:
+    parent, child_id = await parent_and_child(db, http, node.version)
+    shown = (await http.get(f"/v1/jobs/{parent.job_id}")).json()
+    listed = (await http.get("/v1/jobs", params={"parent": str(parent.job_id)})).json()
+
+    await http.post(f"/v1/jobs/{parent.job_id}/cancel")
+    child = (await http.get(f"/v1/jobs/{child_id}")).json()
+
+    [under] = shown["children"]
+    assert under.pop("links")["self"].endswith(f"/v1/jobs/{child_id}")
+    name = f"{app}/#first"
+    assert under == {
+        "id": str(child_id), "app": app, "endpoint": "/", "state": "queued", "name": name, "generation": 1
+    }  # fmt: skip
+    assert shown["tree"] == {"jobs": 2, "gpu_seconds": 0.0}
+    assert [job["id"] for job in listed["jobs"]] == [str(child_id)]
+    assert (child["state"], child["parent_id"], child["root_id"]) == ("cancelled", *2 * (str(parent.job_id),))
 
 
 async def test_the_node_of_a_running_job_is_nudged_to_cancel(

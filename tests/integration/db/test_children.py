@@ -12,7 +12,7 @@ from stoker.apps import AppVersion
 from stoker.children import Child, NewChild
 from stoker.errors import CallRefused, JobCancelled, LeaseLost
 from stoker.job_queries import JobFilters
-from stoker.job_values import Claim, ErrorReport, Failed, QueueKey
+from stoker.job_values import Claim, ErrorReport, Failed, QueueKey, Usage
 from stoker.states import JobState
 from tests.support.job_world import DONE, RETRYABLE, USER_ERROR, Node, World, endpoint, manifest, until_blocked
 
@@ -229,6 +229,17 @@ async def test_a_waiting_parent_counts_in_no_cap(world: World) -> None:
     await node.finish(parent)
     assert await world.value("SELECT running FROM queue_lanes") == 1
     await node.finish(beside)
+
+
+async def test_a_parent_is_not_charged_for_the_time_that_it_only_waited(world: World) -> None:
+    version, node = await light(world)
+    await world.submit(version=version)
+    parent = await node.take()
+    await world.set_clock(101)
+
+    await jobs.finish(world.db, parent.lease, DONE, Usage(phases={"run": 1.0, "children": 98.0}))
+
+    assert await world.value("SELECT job_cost FROM queue_lanes") == pytest.approx(0.75 * 1 + 0.25 * 3)
 
 
 async def test_children_are_cancelled_with_their_parent_however_deep(world: World) -> None:

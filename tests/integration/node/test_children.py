@@ -47,6 +47,7 @@ async def test_a_parent_gets_its_childs_result_and_its_file(node: NodeProcess, d
     assert (job.state, job.result["child"]) == (JobState.SUCCEEDED, "good news")
     assert [output.sha256 for output in job.outputs] == [output.sha256 for output in said.outputs]
     assert (said.parent_id, said.attempt, job.attempt) == (job_id, 1, 1)
+    assert job.attempts[0].phases["children"] > 0
     lines = [data["message"] for kind, data in await desk.events(job_id) if kind == "log"]
     told = f"child {child} of tests/child"
     assert lines == [f"{told} started", f"{told} succeeded", "the file says good news"]
