@@ -27,12 +27,14 @@ from tests.support.job_world import LEASE_S
 class Protocol(Ledger):
     # Callers.
 
-    @initialize(data=st.data())
-    def begin(self, data: st.DataObject) -> None:
-        """Two nodes, and something to do."""
+    @initialize(data=st.data(), cap=st.sampled_from([None, 1]), app_cap=st.sampled_from([None, 2]))
+    def begin(self, data: st.DataObject, cap: int | None, app_cap: int | None) -> None:
+        """Two nodes, and something to do; in some worlds less of it at a time."""
         for node_id in NODES:
             self.boot(node_id)
-        for _ in range(3):
+        self.limit_a_tenant(TENANTS[0], cap, 1.0)
+        self.limit_an_app(APPS[0], app_cap, None)
+        for _ in range(4):
             self.store(self.some_job(data))
 
     @rule(data=st.data(), key=st.sampled_from([None, None, "k1", "k2"]))
