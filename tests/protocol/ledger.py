@@ -116,6 +116,10 @@ class Ledger(RuleBasedStateMachine):
             idempotency_key=key,
         )
 
+    def plain_job(self, tenant: str, app: str = APPS[0]) -> NewJob:
+        version = self.stage.versions[app]
+        return NewJob(tenant_id=self.stage.tenants[tenant], version=version, endpoint="/", input={})
+
     def store(self, asked: tuple[str, NewJob]) -> None:
         tenant, new = asked
         known = self.requests.get((tenant, new.idempotency_key or ""))

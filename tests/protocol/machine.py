@@ -34,8 +34,16 @@ class Protocol(Ledger):
             self.boot(node_id)
         self.limit_a_tenant(TENANTS[0], cap, 1.0)
         self.limit_an_app(APPS[0], app_cap, None)
-        for _ in range(4):
-            self.store(self.some_job(data))
+        for tenant in (*TENANTS[:2], TENANTS[0]):
+            self.store((tenant, self.plain_job(tenant)))
+        self.store(self.some_job(data))
+
+    @rule()
+    def submit_alike(self) -> None:
+        """What differs in nothing but its tenant is shared by what each was served."""
+        for tenant in (*TENANTS, TENANTS[0]):
+            self.store((tenant, self.plain_job(tenant)))
+            self.holds()
 
     @rule(data=st.data(), key=st.sampled_from([None, None, "k1", "k2"]))
     def submit(self, data: st.DataObject, key: str | None) -> None:
@@ -214,6 +222,8 @@ class Protocol(Ledger):
     def write_too_late(self, held: Held) -> None:
         """All that an attempt may write, with the next claim and the newest progress."""
         claim, usage = held.claim, Usage(1000.0, RUNNER_GPUS)
+        self.store((TENANTS[1], self.plain_job(TENANTS[1], claim.app)))  # there is something to take
+        self.holds()
         then = self.request(held.node, claim.app, (True, False))
         for how in (SUCCEED, STOP, *ERRORS):
             for next_one in (None, then):
