@@ -43,7 +43,7 @@ async def wake(tx: Connection, ready: Iterable[Mapping[str, Any]]) -> None:
         best[key] = min(job["priority"], best.get(key, job["priority"]))
     for (version_id, uses_gpus, tenant_id), priority in sorted(best.items()):
         lane = {"version_id": version_id, "uses_gpus": uses_gpus, "tenant_id": tenant_id}
-        await sql.run(tx, "wake_lane", lane | {"priority": priority})
+        await sql.run(tx, "wake_lane", lane | {"priority": priority, "job_id": None})
 
 
 async def tend(db: AsyncEngine) -> None:

@@ -112,6 +112,17 @@ def excused_so_far(seen: Seen, job_id: str) -> int:
     return sum(row["error"]["code"] in EXCUSED for row in tries)
 
 
+def changes(before: Seen, now: Seen) -> list[tuple[str, Row]]:
+    """The rows that are there now and were not so before, and those that are gone."""
+    return [
+        (table, row)
+        for table in before
+        for these, others in ((now[table], before[table]), (before[table], now[table]))
+        for row in these
+        if row not in others
+    ]
+
+
 def wrong_moves(before: Seen, now: Seen) -> list[str]:
     """What changed between two moments and never may."""
     wrong = []

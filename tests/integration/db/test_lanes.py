@@ -55,7 +55,7 @@ async def test_a_lane_is_not_put_to_sleep_under_a_submit_that_has_not_committed(
     async with await psycopg.AsyncConnection.connect(database_url) as submitting:
         row = job[0] | lane | {"job_id": new_id(), "run_at": None, "input": "{}", "counted": 0}
         await submitting.execute(statement("submit"), row)
-        await submitting.execute(statement("wake_lane"), lane | {"priority": 5})
+        await submitting.execute(statement("wake_lane"), lane | {"priority": 5, "job_id": None})
         await lanes.tend(world.db)
         await submitting.commit()
 
@@ -118,7 +118,7 @@ async def test_an_urgent_submit_during_a_claim_is_not_forgotten(world: World, da
     async with await psycopg.AsyncConnection.connect(database_url) as submitting:
         urgent = row | {"job_id": new_id(), "run_at": None, "input": "{}", "counted": 0, "priority": 0}
         await submitting.execute(statement("submit"), urgent)
-        await submitting.execute(statement("wake_lane"), lane | {"priority": 0})
+        await submitting.execute(statement("wake_lane"), lane | {"priority": 0, "job_id": None})
         claiming = asyncio.create_task(node.take())
         await until_blocked(database_url)
         await submitting.commit()

@@ -7,7 +7,7 @@ from datetime import timedelta
 
 import pytest
 
-from stoker import apps, jobs
+from stoker import apps, jobs, lanes
 from stoker.errors import Conflict, IdempotencyConflict, InvalidRequest, NotFound, UnknownApp
 from stoker.states import JobState
 from tests.support.job_world import World, endpoint, manifest
@@ -184,3 +184,17 @@ async def test_a_submit_that_is_given_up_half_way_is_whole_or_not_there_and_harm
     await world.submit(input={"after": True})
 
     assert await world.value("SELECT count(*) FROM jobs WHERE input = '{\"after\": true}'") == 1
+
+
+async def test_a_key_that_is_sent_again_brings_its_lane_no_turn(world: World) -> None:
+    """Else who sends an urgent job's key again and again would come before all others, whatever waits in its lane."""
+    node = await world.node()
+    await world.submit(priority=0, idempotency_key="urgent")
+    await node.finish(await node.take())
+    await world.submit(priority=9)
+    await lanes.tend(world.db)
+    before = await world.rows("SELECT * FROM queue_lanes")
+
+    await world.submit(priority=0, idempotency_key="urgent")
+
+    assert await world.rows("SELECT * FROM queue_lanes") == before
