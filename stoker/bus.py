@@ -8,6 +8,7 @@ and who waits for them looks there too. So publishing is bounded in time and nev
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from datetime import datetime
 from typing import Any, NamedTuple
@@ -35,7 +36,7 @@ KEEP_PROGRESS = 500
 MAX_KEPT_BYTES = 4_000
 """Progress that is larger is live alone."""
 MAX_PREVIEW_BYTES = 20_000
-TELL_AFTER_S = 0.002
+TELL_AFTER_S, TELL_EVERY_S = 0.002, 0.02
 
 logger = log.get(__name__)
 
@@ -53,6 +54,7 @@ class Bus:
             self._live = RedisLink(progress_url, loses="live progress is dropped, rows are kept")
         self._untold: dict[UUID, _News] = {}
         self._telling: asyncio.Task[None] | None = None
+        self._told_at = 0.0
 
     async def wake(self, job_id: UUID, seq: int, tenant_id: UUID | None = None, *, is_final: bool = False) -> None:
         """Say that row ``seq`` of the job is committed, to who follows it or its tenant's jobs."""
@@ -61,7 +63,8 @@ class Bus:
     def tell(self, job_id: UUID, seq: int, tenant_id: UUID | None = None, *, is_final: bool = False) -> None:
         """``wake`` a moment later, without waiting for Redis: what comes together goes together.
 
-        The moment is that of whoever goes on with the job now.
+        The moment is that of whoever goes on with the job now. Where there is much to tell it is longer: each journey
+        to Redis takes as much of the processor as a job's way through Postgres.
         """
         said = self._untold.get(job_id)
         seq, is_final = max(seq, said.seq if said else 0), is_final or (said is not None and said.is_final)
@@ -72,7 +75,9 @@ class Bus:
     async def _tell(self) -> None:
         try:
             while self._untold:
-                await asyncio.sleep(TELL_AFTER_S)
+                due = self._told_at + TELL_EVERY_S
+                await asyncio.sleep(max(TELL_AFTER_S, due - time.monotonic()))
+                self._told_at = time.monotonic()
                 news, self._untold = self._untold, {}
                 await self._say(news)
         finally:

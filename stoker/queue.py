@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import queue
 import threading
+import time
 from typing import cast
 from uuid import uuid4
 
@@ -22,6 +23,8 @@ QUEUE_PREFIX = "app."
 WAKE_TASK = "stoker.wake"
 ENOUGH_BELLS = 32
 """A node answers one bell with one claim, so a longer list only makes claims that find nothing."""
+ENOUGH_FOR_S = 0.01
+"""A list with so many bells has some left for so long. It need not be asked for each job of a burst."""
 MAX_WAITING = 1000
 SOCKET_TIMEOUT_S = 1.0
 
@@ -141,11 +144,15 @@ class _Line:
         self._celery = celery
         self._connection: kombu.Connection | None = None
         self._channel: Channel | None = None
+        self._enough_until: dict[str, float] = {}
 
     def send(self, app: str) -> None:
+        if time.monotonic() < self._enough_until.get(app, 0.0):
+            return
         name = queue_name(app)
         channel = self._channel or self._open()
         if channel.client.llen(name) >= ENOUGH_BELLS:
+            self._enough_until[app] = time.monotonic() + ENOUGH_FOR_S
             return
         message = self._celery.amqp.create_task_message(str(uuid4()), WAKE_TASK, args=(app,), ignore_result=True)
         kombu.Producer(channel, serializer="json").publish(
