@@ -1,27 +1,27 @@
 """Executor: the jobs of one app on this node. One pipe: claim, run, store, finish.
 
-A seat is what a job occupies (``worker_node.seats``). When the run
-on a seat ends, its next job is claimed at once: in the transaction that finishes the last one, or, where files are
-still to be stored, beside their upload. So a seat holds at most two leases. What may happen to a job is
-``stoker.jobs``'s to say; when to ask for one is the consumer's and the node's.
+A seat is what a job occupies (``worker_node.seats``). When the run on a seat ends, its next job is claimed at once: in
+the transaction that finishes the last one, or, where files are still to be stored, beside their upload. So a seat holds
+at most two leases. What may happen to a job is ``stoker.jobs``'s to say; when to ask for one is the consumer's and the
+node's.
 """
 
 from __future__ import annotations
 
 import asyncio
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from stoker import jobs, log
+from stoker import log
 from stoker.apps import AppVersion
 from stoker.crash_points import Point, reach
-from stoker.database import is_passing
-from stoker.jobs import Claim, ClaimRequest, Finished, QueueKey
+from stoker.jobs import Finished
 from stoker.nodes import RunnerInfo
-from worker_node.attempt import Attempt, Attempts, kill_after_s, safe_until
-from worker_node.ending import COMMIT_S, finish, outcome_of
+from worker_node.attempt import Attempt, Attempts
+from worker_node.claims import Claims
+from worker_node.ending import finish, outcome_of
 from worker_node.engines import Engines
 from worker_node.host import AppHost
 from worker_node.placement import Placement
@@ -51,9 +51,9 @@ class Executor:
         on_rest: Callable[[str, float], None],
     ) -> None:
         self._engines, self._identity, self._attempts = engines, identity, attempts
-        self._host, self.version, self._lease_s, self._on_change = host, version, lease_s, on_change
-        self._placement = placement
+        self._host, self.version, self._placement, self._on_change = host, version, placement, on_change
         self._seats = Seats(version, host, placement, gpus, partial(on_rest, version.app))
+        self._claims = Claims(engines, identity, attempts, version, self._seats, placement, lease_s=lease_s)
         self._claiming = asyncio.Lock()
         self._work: set[asyncio.Task[None]] = set()
 
@@ -117,7 +117,7 @@ class Executor:
         """Claim one job and start to work. The task ends when its seat has no more to do; None: there was nothing."""
         async with self._claiming:
             free = [seat for seat in self._seats if seat.is_free]
-            attempt = await self._claim(free)
+            attempt = await self._claims.claim(free)
             if attempt is None:
                 return None
             seat = next(seat for seat in free if seat.uses_gpus is attempt.claim.uses_gpus)
@@ -167,7 +167,7 @@ class Executor:
         finally:
             if not is_storing:
                 self._forget(attempt)
-        return await self._claim([seat])
+        return await self._claims.claim([seat])
 
     def _wait(self, seat: Seat, attempt: Attempt) -> None:
         """The job on the seat begins to wait for another app's, or goes on."""
@@ -185,12 +185,12 @@ class Executor:
             outcome = await outcome_of(self._engines, attempt, ran)
             self._seats.note(attempt.claim, outcome)
             together = not seat.is_storing and self._seats.can_take(seat)
-            then = self._request([seat]) if together else None
+            then = self._claims.request([seat]) if together else None
             finished = await finish(self._engines, attempt, outcome, ran.usage, then=then)
         self._ended(attempt, finished)
         if finished is not None and finished.next is not None:
-            return self._begin(finished.next, asked_at)
-        return None if together else await self._claim([seat])
+            return self._claims.begin(finished.next, asked_at)
+        return None if together else await self._claims.claim([seat])
 
     async def _store_and_finish(self, attempt: Attempt, ran: Ran) -> None:
         try:
@@ -202,57 +202,6 @@ class Executor:
             logger.exception("result_not_recorded", next="its lease runs out, the job is retried", **attempt.names)
         finally:
             self._forget(attempt)
-
-    async def _claim(self, seats: Sequence[Seat]) -> Attempt | None:
-        seats = [seat for seat in seats if self._seats.is_ready(seat)]
-        if any(seat.uses_gpus for seat in seats):
-            if self._placement.take(self.app):
-                return await self._claim_with_slots(seats)
-            self._placement.may_wait(self.app)  # whoever rang or left a seat had a reason: a turn later is asked again
-        return await self._claim_one([seat for seat in seats if not seat.uses_gpus])
-
-    async def _claim_with_slots(self, seats: Sequence[Seat]) -> Attempt | None:
-        """The same while slots are set aside, for a job that needs them or for none."""
-        attempt: Attempt | None = None
-        try:
-            attempt = await self._claim_one(seats)
-        finally:
-            if attempt is not None and attempt.claim.uses_gpus:
-                self._placement.keep(self.app)
-            else:
-                self._placement.give_up(self.app)
-        return attempt
-
-    async def _claim_one(self, seats: Sequence[Seat]) -> Attempt | None:
-        if not seats:
-            return None
-        asked_at = asyncio.get_running_loop().time()
-        try:
-            async with asyncio.timeout(COMMIT_S):
-                claim = await jobs.claim(self._engines.db, self._request(seats))
-        except Exception as error:
-            if not (is_passing(error) or isinstance(error, TimeoutError)):
-                raise
-            return None  # the heartbeat says that Postgres is away; the look finds the job later
-        if claim is None:
-            return None
-        reach(Point.NODE_CLAIMED)
-        return self._begin(claim, asked_at)
-
-    def _begin(self, claim: Claim, asked_at: float) -> Attempt:
-        attempt = Attempt(
-            claim, safe_until=safe_until(asked_at, self._lease_s), kill_after_s=kill_after_s(self._lease_s)
-        )
-        self._attempts.add(attempt)
-        logger.info("job_claimed", app=self.app, **attempt.names)
-        self._engines.metrics.claimed(claim)
-        self._engines.tell(claim.job_id, claim.seq, claim.tenant_id)
-        return attempt
-
-    def _request(self, seats: Sequence[Seat]) -> ClaimRequest:
-        kinds = sorted({seat.uses_gpus for seat in seats})
-        queues = tuple(QueueKey(self.version.id, uses_gpus) for uses_gpus in kinds)
-        return ClaimRequest(self._identity.node_id, self._identity.boot_id, queues, self.app, self._lease_s)
 
     def _folder(self, attempt: Attempt) -> Path:
         return self._identity.folder / "inputs" / f"{attempt.claim.job_id}.{attempt.claim.attempt}"

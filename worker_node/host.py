@@ -20,6 +20,7 @@ from worker_node.apphost import failures, protocol
 from worker_node.apphost.protocol import Message
 from worker_node.backoff import pause_before
 from worker_node.host_calls import HostCalls
+from worker_node.host_loading import HostLoading
 from worker_node.host_process import HostProcess
 from worker_node.host_ranks import HostRanks
 from worker_node.host_values import (
@@ -38,28 +39,18 @@ __all__ = ["AppHost", "AppReplaced", "AppSpec", "HostCall", "HostEvent", "HostRe
 
 logger = log.get(__name__)
 
-LOAD_TIMEOUT_S = 600.0
 STEADY_S = 60.0
 """A child that lived this long was well: its end is the first failure in a row."""
-VACATE_GRACE_S = 5.0
-"""For the teardown of ranks whose slots another app waits for."""
-VACATE_S = 10.0
-"""How long an app's process may take in all until its ranks are gone; then it is ended itself."""
 KERNEL_S = 60.0
 """How long the kernel may take to end processes that were killed, and to give their GPU's memory back."""
 
 
 class AppHost:
-    """One app on this node. ``on_change`` hears each new status, in the event loop.
-
-    ``manifest``, ``min_runners`` and ``keep_alive_s`` are the app's, once ``start`` has returned.
-    """
+    """One app on this node. ``on_change`` hears each new status, in the event loop."""
 
     def __init__(self, spec: AppSpec, *, on_change: Callable[[HostStatus], None]) -> None:
         self.spec = spec
-        self.manifest: Manifest | None = None
-        self.min_runners = 1
-        self.keep_alive_s: float | None = None
+        self.loading = HostLoading(spec.import_string)
         self.status = HostStatus("down", "none", None, (), 0)
         self._env, self._on_change = without_credentials(spec.env), on_change
         self._process: HostProcess | None = None
@@ -67,11 +58,14 @@ class AppHost:
         self._failures = 0
         self._is_stopping = self._was_killed = False
         self._last_session: int | None = None
-        self._refusal: protocol.Refused | None = None
-        self._loaded: asyncio.Future[Manifest] | None = None
         self._ranks = HostRanks(spec.import_string, self._send)
         self._calls = HostCalls(spec.spool, self._send, self._kill)
         self._usable = asyncio.Event()
+
+    @property
+    def manifest(self) -> Manifest | None:
+        """The app's, once ``start`` has returned."""
+        return self.loading.manifest
 
     @property
     def size(self) -> int:
@@ -96,16 +90,13 @@ class AppHost:
         Raises:
             AppDefinitionError: it could not; message and hint are the child's.
         """
-        self._loaded = asyncio.get_running_loop().create_future()
+        loaded = self.loading.begin()
         self._spawn()
         try:
-            async with asyncio.timeout(LOAD_TIMEOUT_S):
-                return await self._loaded
-        except TimeoutError as error:
+            return await loaded
+        except AppDefinitionError:
             await self.stop(0)
-            hint = "Do slow things in the worker's setup, not when the module is imported."
-            message = f"{self.spec.import_string} was not imported within {LOAD_TIMEOUT_S:g} s"
-            raise AppDefinitionError(message, hint=hint) from error
+            raise
 
     def place(self, devices: Sequence[int] | None, *, stay_warm: bool = False) -> None:
         """Say where the ranks may be: on these of the GPUs that the node sees; None: anywhere, on a machine without.
@@ -128,13 +119,9 @@ class AppHost:
     async def vacate(self) -> None:
         """End the ranks; when it returns none of their processes is left. No call that needs them is under way."""
         process = self._process
-        vacated = self._ranks.vacate(VACATE_GRACE_S)
-        if process is not None:
-            await asyncio.wait([vacated], timeout=VACATE_S)
-            if not vacated.done():
-                logger.warning("ranks_do_not_end", app=self.spec.import_string, then="the app's process is killed")
-                self._kill()
-                await process.ended.wait()
+        if not await self._ranks.vacate() and process is not None:
+            self._kill()
+            await process.ended.wait()
         if self._last_session is not None and not await session_ends(self._last_session, KERNEL_S):
             logger.error("ranks_are_still_there", app=self.spec.import_string, session=self._last_session)
         self._last_session = None
@@ -192,7 +179,7 @@ class AppHost:
         if self._is_stopping:
             return
         self.spec.spool.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self._refusal, self._was_killed, self._spawned_at = None, False, time.monotonic()
+        self.loading.refusal, self._was_killed, self._spawned_at = None, False, time.monotonic()
         process = self._process = HostProcess(
             self.spec.import_string, self._env, self._receive, self._ended, lambda: self._calls.names
         )
@@ -223,9 +210,11 @@ class AppHost:
     def _receive(self, message: Message) -> None:
         match message:
             case protocol.Loaded():
-                self._take_manifest(message)
+                if not self.loading.take(message):
+                    self._is_stopping = True
+                    self._kill()
             case protocol.Refused():
-                self._refusal = message
+                self.loading.refusal = message
             case protocol.Ready():
                 self._calls.came_up()
                 self._change(state="ready")
@@ -239,28 +228,14 @@ class AppHost:
             case _:
                 self._calls.take(message)
 
-    def _take_manifest(self, loaded: protocol.Loaded) -> None:
-        manifest = Manifest.from_json(loaded.manifest)
-        if self.manifest is not None and self.manifest.schema_hash != manifest.schema_hash:
-            logger.error("app_has_changed", app=manifest.app, then="it stays down", hint="Restart the node.")
-            self._is_stopping = True
-            self._kill()
-            return
-        self.manifest, self.min_runners, self.keep_alive_s = manifest, loaded.min_runners, loaded.keep_alive_s
-        if self._loaded is not None and not self._loaded.done():
-            self._loaded.set_result(manifest)
-
     def _ended(self, exit_code: int) -> None:
-        process, refusal = self._process, self._refusal
+        process, refusal = self._process, self.loading.refusal
         self._process = None
         self._last_session = None if process is None else process.pid
         self._usable.clear()
         last = "" if process is None else "\n".join(process.last_lines)
         problem = f"the app's process ended with exit code {exit_code}"
-        if self._loaded is not None and not self._loaded.done():
-            self._is_stopping = True
-            text, hint = (refusal.problem, refusal.hint) if refusal else (f"{problem} while it was imported", last)
-            self._loaded.set_exception(AppDefinitionError(text, hint=hint or None))
+        self._is_stopping = self._is_stopping or self.loading.has_failed(problem, last)
         error = WorkerCrashed(problem if refusal is None else refusal.problem, hint=last[-2000:] or None)
         self._calls.went_down(problem, error, was_killed=self._was_killed)
         self._ranks.went_down(error)

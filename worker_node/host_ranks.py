@@ -17,6 +17,11 @@ from worker_node.apphost.protocol import Message
 from worker_node.backoff import pause_before
 from worker_node.host_values import RunnerState
 
+VACATE_GRACE_S = 5.0
+"""For the teardown of ranks whose slots another app waits for."""
+VACATE_S = 10.0
+"""How long an app's process may take in all until its ranks are gone; then it is ended itself."""
+
 logger = log.get(__name__)
 
 
@@ -25,7 +30,7 @@ class HostRanks:
 
     def __init__(self, name: str, send: Callable[[Message], None]) -> None:
         self._name, self._send = name, send
-        self.is_placed = False
+        self.is_placed = self._is_up = False
         self._devices: list[int] | None = None
         self._wants_warm = self._is_broken = False
         self._failures = 0
@@ -50,18 +55,24 @@ class HostRanks:
         self._wants_warm = True
         self._send(protocol.WarmUp())
 
-    def vacate(self, grace_s: float) -> asyncio.Future[None]:
-        """End them and let them be nowhere. Resolves when the process says that they are gone."""
+    async def vacate(self) -> bool:
+        """End them and let them be nowhere. True: they are gone, by the process's own word or with it."""
         self.is_placed = self._wants_warm = self._is_broken = False
         self._tell_waiting(
             WorkerCrashed("the ranks were ended while they started", hint="Another app needed the slots.")
         )
-        self._leaving = asyncio.get_running_loop().create_future()
-        self._send(protocol.Vacate(grace_s))
-        return self._leaving
+        leaving = self._leaving = asyncio.get_running_loop().create_future()
+        self._send(protocol.Vacate(VACATE_GRACE_S))
+        if not self._is_up:
+            return True
+        await asyncio.wait([leaving], timeout=VACATE_S)
+        if not leaving.done():
+            logger.warning("ranks_do_not_end", app=self._name, then="the app's process is killed")
+        return leaving.done()
 
     def came_up(self) -> None:
         """A new process was started: tell it what the last one knew."""
+        self._is_up = True
         if self.is_placed:
             self._send(protocol.Place(self._devices))
             if self._wants_warm:
@@ -69,7 +80,7 @@ class HostRanks:
 
     def went_down(self, error: StokerError) -> None:
         """The process has ended, and the ranks with it."""
-        self._is_broken = False
+        self._is_up = self._is_broken = False
         self._tell_waiting(error)
         self.vacated()
 

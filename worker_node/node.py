@@ -8,8 +8,8 @@ app has which slots is ``worker_node.placement``'s.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Sequence
-from typing import Any, Literal
+from collections.abc import Callable, Sequence
+from typing import Literal
 
 from stoker import jobs, log, waiting
 from stoker.apps import AppVersion
@@ -19,6 +19,7 @@ from stoker.errors import NodeLost, Unavailable
 from stoker.jobs import QueueKey
 from stoker.settings import NodeSettings
 from worker_node.attempt import Attempts, StopReason
+from worker_node.duty import keep_up
 from worker_node.engines import Engines
 from worker_node.executor import Executor
 from worker_node.gpus import Gpu
@@ -31,8 +32,6 @@ from worker_node.presence import Presence
 from worker_node.quarantine import Quarantine
 from worker_node.registration import Identity
 from worker_node.slots import Slots
-
-PAUSE_S = 1.0
 
 logger = log.get(__name__)
 
@@ -114,7 +113,7 @@ class Node:
             self._listen_for_cancels,
             self._presence.report_runners,
         )
-        self._tasks += [asyncio.create_task(_keep_up(duty)) for duty in duties]
+        self._tasks += [asyncio.create_task(keep_up(duty)) for duty in duties]
 
     async def stop(self, grace_s: float) -> None:
         """Take nothing more, let what runs finish within ``grace_s``, give the rest back, and end all processes."""
@@ -157,7 +156,9 @@ class Node:
         slots = Slots(most or sum(host.size for host in self._hosts), self._settings.yield_after_s)
         for host, version in opened.served:
             if host.size:
-                slots.add(version.app, host.size, keeps=host.min_runners > 0, keep_alive_s=host.keep_alive_s)
+                slots.add(
+                    version.app, host.size, keeps=host.loading.min_runners > 0, keep_alive_s=host.loading.keep_alive_s
+                )
         self._engines.metrics.slots.set(slots.count)
         self._placement = Placement(
             slots,
@@ -245,16 +246,3 @@ class Node:
     async def _listen_for_cancels(self) -> None:
         async for job_id in self._engines.bus.listen_cancels(self.identity.node_id):
             self._attempts.cancel(job_id)
-
-
-async def _keep_up(duty: Callable[[], Coroutine[Any, Any, None]]) -> None:
-    """Run a duty for ever: a surprise in one turn of it must not leave the node without it."""
-    while True:
-        try:
-            await duty()
-        except Exception as error:
-            if is_unreachable(error):
-                logger.debug("duty_paused", duty=duty.__name__, error=str(error)[:300])
-            else:
-                logger.exception("duty_failed", duty=duty.__name__, next="begins again")
-            await asyncio.sleep(PAUSE_S)

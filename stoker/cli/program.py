@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from stoker.cli import jobs, keys, local, processes, queues, show, sql, tenants
+from stoker.cli import jobs, keys, local, nodes, processes, queues, show, sql, tenants
 
 VERBS: dict[str, Callable[..., None]] = {
     "demo": local.demo,
@@ -22,6 +22,7 @@ VERBS: dict[str, Callable[..., None]] = {
     "cancel": jobs.cancel,
     "jobs": jobs.list_jobs,
     "apps": jobs.apps,
+    "nodes": nodes.list_nodes,
     "sql": sql.sql,
 }
 PARTS: dict[str, Callable[[typer.Context], None]] = {

@@ -187,6 +187,16 @@ def test_a_tenants_share_and_cap_are_set_and_seen(stoker: Command):
     assert stoker("tenants", "set", "nobody", "--weight", "2").returncode == 2
 
 
+def test_nodes_are_listed_with_what_their_runners_hold_and_do(stoker: Command):
+    [node] = read_json(stoker("nodes", "--json"))
+    table = stoker("nodes").stdout
+
+    assert (node["is_live"], node["state"]) == (True, "ready")
+    assert {runner["app"] for runner in node["runners"]} == set(node["apps"])
+    assert node["node_id"] in table
+    assert all(app in table for app in node["apps"])
+
+
 def test_a_paused_app_starts_nothing_until_it_is_resumed(stoker: Command):
     paused = read_json(stoker("queues", "pause", "examples/echo", "--json"))
     job_id = stoker("submit", "examples/echo", "-i", "text=patience").stdout.strip()

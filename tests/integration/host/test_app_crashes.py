@@ -11,12 +11,14 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from stoker.errors import AppDefinitionError, CrashedBeside, JobCancelled, WorkerCrashed
 from stoker.ids import new_id
 from tests.integration.host.conftest import Serve
 from tests.support.processes import Watched
+from worker_node import host_ranks
 from worker_node.host import AppReplaced
 from worker_node.host_process import HostProcess
 
@@ -53,6 +55,22 @@ async def test_an_app_that_blocks_its_event_loop_disturbs_no_other_app(serve: Se
     assert others == ["0", "1", "2", "3", "4"]
     assert still_blocked
     assert (await blocked).result["pid"] == rude.host.status.pid
+
+
+async def test_an_app_that_does_not_give_its_slots_up_is_ended_with_its_ranks(
+    serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(host_ranks, "VACATE_S", 0.1)
+    rude = await serve("Rude")
+    pid = rude.host.status.pid
+    blocked = asyncio.create_task(rude.call(what="block", path=str(tmp_path / "never")))
+    await rude.until(lambda: len(rude.events) == 1)
+
+    await rude.host.vacate()
+
+    assert not psutil.pid_exists(pid)
+    with pytest.raises(AppReplaced):
+        await blocked
 
 
 @pytest.mark.parametrize("what", ["block", "deaf"])

@@ -109,7 +109,7 @@ def test_the_help_names_every_command(tmp_path: Path):
     shown = stoker("--help", folder=tmp_path)
 
     verbs = "demo up down doctor api control node migrate submit status events result cancel jobs apps"
-    verbs += " keys tenants queues"
+    verbs += " nodes keys tenants queues"
     assert shown.returncode == 0
     assert all(f"  {verb} " in shown.stdout for verb in verbs.split())
 
