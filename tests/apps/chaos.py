@@ -35,7 +35,7 @@ class Mixed(App):
             self.progress(step=step + 1, total=steps)
         if request.fails:
             raise ValueError("as it was told to")
-        self.log("ends")
+        # No last words: what an attempt that has lost its job would say is refused, and then nothing tries its finish.
         return done(request)
 
     @endpoint("/parent", run_timeout=90)

@@ -51,7 +51,8 @@ async def chaos(folder: Path, seed: int, asked: argparse.Namespace) -> bool:
 
     async with World(folder, lease_s=LEASE_S) as world, Clients.open(world) as clients:
         tell("all processes are ready")
-        faults = Chaos(world, seed, every_s=asked.every)
+        kinds = [each for each in KINDS if not asked.only or any(words in each.name for words in asked.only)]
+        faults = Chaos(world, seed, every_s=asked.every, kinds=kinds)
         async with asyncio.TaskGroup() as group:
             group.create_task(
                 clients.want(wishes(seed, "chaos", Mix(), TENANTS), rate=asked.rate, seed=seed, until=enough)
@@ -74,7 +75,8 @@ async def chaos(folder: Path, seed: int, asked: argparse.Namespace) -> bool:
 async def progress(clients: Clients, until: asyncio.Event, tell: Callable[[str], None]) -> None:
     """Say now and then how far the clients are."""
     while not until.is_set():
-        tell(f"{len(clients.answers):,} POSTs, {len(clients.streams):,} streams read to their end")
+        jobs = {answer.job_id for answer in clients.answers} - {None}
+        tell(f"{len(jobs):,} jobs, {len(clients.streams):,} streams read to their end, {clients.waiting} clients wait")
         try:
             async with asyncio.timeout(SAY_EVERY_S):
                 await until.wait()
@@ -94,6 +96,8 @@ def report(
     for state, count in checker.states(history):
         print(f"  {count:>5}  {state}")
     print(f"  {len(history.jobs()):>5}  in all, {len(history.attempts()):,} attempts")
+    kept = len(history.objects) - len(history.of("job_outputs"))
+    print(f"  {kept:>5}  objects of lost attempts, which retention deletes with their jobs")
     print("\nclients")
     for what, count in sorted(clients.counts.items()):
         print(f"  {count:>5}  {what}")
@@ -113,6 +117,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--seed", type=int, help="the wishes and faults of an earlier run")
     parser.add_argument("--rate", type=float, default=RATE, help="jobs a second")
     parser.add_argument("--every", type=float, default=EVERY_S, help="seconds between two faults, on average")
+    parser.add_argument("--only", action="append", metavar="WORDS", help="only faults with these words in their name")
     parser.add_argument("--keep", action="store_true", help="keep the folder also when all is well")
     return parser.parse_args()
 

@@ -12,13 +12,20 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 
 import psutil
+import psycopg
 import redis
 
 from stoker.crash_points import CrashAt, Point
-from tests.chaos.world import NODES, PARTS, World
+from tests.chaos.world import NODES, World
 
 Fault = Callable[[World, str, random.Random], Awaitable[None]]
 DIES_WITHIN_S = 20.0
+LOOK_S = 0.05
+HAS_WORK = """
+SELECT 1 FROM job_leases l JOIN jobs j ON j.id = l.job_id
+WHERE l.node_id = %(node)s AND j.endpoint = '/' AND (j.input ->> 'seconds')::float8 > 0.1
+"""
+EXPIRE = "UPDATE job_leases SET expires_at = stoker_now() WHERE node_id = %(node)s RETURNING job_id"
 
 
 @dataclass(frozen=True)
@@ -69,6 +76,21 @@ async def stop_part(world: World, target: str, chance: random.Random) -> None:
     member.send(signal.SIGCONT)
 
 
+@kind("node stopped while another takes its job", *NODES)
+async def rob(world: World, target: str, chance: random.Random) -> None:
+    """What it says when it goes on comes while the other is at work, which is when it would do harm."""
+    member = world.members[target]
+    with suppress(TimeoutError, psycopg.OperationalError):
+        async with asyncio.timeout(world.lease_s * 3):
+            while not await asyncio.to_thread(_in_sql, world.database_url, HAS_WORK, target):  # noqa: ASYNC110
+                await asyncio.sleep(LOOK_S)
+            member.send(signal.SIGSTOP)
+            while await asyncio.to_thread(_in_sql, world.database_url, EXPIRE, target):  # noqa: ASYNC110
+                await asyncio.sleep(LOOK_S)
+    await asyncio.sleep(chance.uniform(0, 1))
+    member.send(signal.SIGCONT)
+
+
 @kind("node blinked", *NODES)
 async def blink(world: World, target: str, chance: random.Random) -> None:
     """Shorter than its lease: nothing may come of it."""
@@ -87,7 +109,9 @@ async def kill_app_host(world: World, target: str, chance: random.Random) -> Non
     _kill_one(world.app_hosts(target), chance)
 
 
-@kind("crash point", *PARTS)
+@kind("API dead at a crash point", "api")
+@kind("control loop dead at a crash point", "control")
+@kind("node dead at a crash point", *NODES)
 async def crash(world: World, target: str, chance: random.Random) -> None:
     """Start it anew so that it dies at a point of its own; where it comes by none soon, it lives on."""
     part = target.partition("-")[0]
@@ -170,6 +194,12 @@ async def _silence(world: World, target: str, engine: str, chance: random.Random
     relay.silence()
     await asyncio.sleep(world.lease_s * chance.uniform(0.3, 2.0))
     relay.speak()
+
+
+def _in_sql(database_url: str, statement: str, node: str) -> bool:
+    """Whether the statement finds rows."""
+    with psycopg.connect(database_url, connect_timeout=5) as connection:
+        return bool(connection.execute(statement, {"node": node}).fetchall())
 
 
 def _kill_one(processes: list[psutil.Process], chance: random.Random) -> None:

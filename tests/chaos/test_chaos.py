@@ -25,7 +25,7 @@ SETTLES_S = 60.0
 @pytest.fixture(scope="module")
 async def world(request: pytest.FixtureRequest) -> AsyncIterator[World]:
     folder = scratch_folder("chaos")
-    async with World(folder, apps={"node-1": (MIXED,), "node-2": (MIXED, RANKED)}) as world:
+    async with World(folder, lease_s=2.0, apps={"node-1": (MIXED,), "node-2": (MIXED, RANKED)}) as world:
         yield world
     if not request.session.testsfailed:  # else the logs tell why, until the next run
         place.discard(folder)
@@ -69,7 +69,7 @@ async def test_faults_lose_no_job_and_give_none_two_results(world: World, client
 
 
 FEW = {
-    "node killed", "node stopped past its lease", "rank killed", "FLUSHALL", "Valkey killed",
+    "node killed", "node stopped while another takes its job", "rank killed", "FLUSHALL", "Valkey killed",
     "Postgres restarted, immediately", "Postgres swallowed by the network", "connections reset",
 }  # fmt: skip
 
