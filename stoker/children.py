@@ -28,6 +28,7 @@ from stoker.events import EventKind
 from stoker.job_values import CancelResult, Lease, NewJob
 from stoker.states import JobState
 from stoker.stored_json import as_possible
+from stoker.tables.columns import NO_CAP
 
 MAX_DEPTH = 4
 """How many calls deep a job may be below the one that nobody's app started."""
@@ -123,19 +124,21 @@ def may_call(parent: Lease, held: Mapping[str, Any] | None) -> Mapping[str, Any]
     return held
 
 
-async def set_waiting(db: AsyncEngine, parent: Lease, *, waits: bool) -> None:
+async def set_waiting(db: AsyncEngine, parent: Lease, *, waits: bool) -> bool:
     """Say whether a running job only waits for its children: then it counts in no cap.
 
-    One that goes on counts again at once, which may be one more than the cap allows.
+    One that goes on counts again at once, which may be one more than the cap allows. True: there is a cap, so that
+    another job of the app may be able to start now.
 
     Raises:
         LeaseLost: the attempt does not hold its job any more.
     """
-    values = {"job_id": parent.job_id, "attempt": parent.attempt, "counts": not waits}
+    values = {"job_id": parent.job_id, "attempt": parent.attempt, "counts": not waits, "no_cap": NO_CAP}
     async with transaction(db) as tx:
         held = await sql.row(tx, "set_counts", values)
     if held is None:
         raise LeaseLost(f"attempt {parent.attempt} of job {parent.job_id} does not hold it any more")
+    return waits and bool(held["is_capped"])
 
 
 async def hear_ended(db: AsyncEngine, parent: Lease, child_id: UUID, app: str, state: JobState) -> int:

@@ -103,7 +103,9 @@ class Calls:
             waits = self._open > 0
             if waits is self._attempt.waits_for_children or self._attempt.is_over:
                 return
-            await self._try(lambda: children.set_waiting(self._engines.db, self._attempt.lease, waits=waits))
+            claim = self._attempt.claim
+            if await self._try(lambda: children.set_waiting(self._engines.db, claim.lease, waits=waits)):
+                self._engines.doorbell.ring(claim.app)
             self._attempt.wait(waits)
 
     async def _fenced(self, act: Callable[[], Awaitable[T]]) -> T:

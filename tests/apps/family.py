@@ -72,6 +72,16 @@ class Parent(App):
     async def ask_wrongly(self, wish: Wish) -> Heard:
         return Heard(**await self.call("tests/child", {"txet": "misspelt"}))
 
+    @endpoint("/impatient")
+    async def give_up(self, wish: Wish) -> Heard:
+        """Waits for its child until there is something beside what the child waits for."""
+        call = asyncio.create_task(self.call("tests/child", wish))
+        while not is_there(f"{wish.wait_for}.given-up"):  # noqa: ASYNC110 - a test's signal is a file
+            await asyncio.sleep(0.02)
+        call.cancel()
+        await asyncio.wait([call])
+        return Heard(child="given up" if call.cancelled() else "in time")
+
     @endpoint("/within", run_timeout=600)
     async def ask_itself(self, wish: Wish) -> Heard:
         """Its child needs a seat of this same app."""

@@ -64,6 +64,11 @@ class Children:
         if waiting is not None and not waiting.done():
             waiting.set_result(answer)
 
+    def leave(self) -> None:
+        """The call has ended: whatever of it still waits for an answer would wait for ever."""
+        for waiting in self._waiting.values():
+            waiting.cancel()
+
 
 def request_json(request: BaseModel | Mapping[str, Any]) -> str:
     """A request as JSON text.

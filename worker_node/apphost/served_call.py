@@ -126,6 +126,8 @@ class ServedCall:
             # Nobody will ask for what it had made; the spool would keep it for ever.
             shutil.rmtree(self._folder, ignore_errors=True)
             self._link.send(protocol.Failed(self._start.call_id, failures.describe(error)))
+        finally:
+            self._children.leave()
 
     def _done(self, rendered: Rendered, took_s: float) -> protocol.Done:
         return protocol.Done(

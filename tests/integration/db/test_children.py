@@ -219,10 +219,11 @@ async def test_a_waiting_parent_counts_in_no_cap(world: World) -> None:
     parent = await node.take()
     assert await node.claim() is None
 
-    await children.set_waiting(world.db, parent.lease, waits=True)
-    await children.set_waiting(world.db, parent.lease, waits=True)
+    said = [await children.set_waiting(world.db, parent.lease, waits=True) for _ in range(2)]
     beside = await node.take()
-    await children.set_waiting(world.db, parent.lease, waits=False)
+    said.append(await children.set_waiting(world.db, parent.lease, waits=False))
+
+    assert said == [True, True, False], "whether somebody is to be rung for"
 
     assert await world.value("SELECT running FROM queue_lanes") == 2
     await children.set_waiting(world.db, parent.lease, waits=True)

@@ -150,6 +150,21 @@ async def test_a_cancel_of_the_parent_ends_its_wait_and_its_child_at_once(
     assert (await desk.final(child)).state is JobState.CANCELLED
 
 
+async def test_a_call_that_is_given_up_leaves_its_child_which_ends_with_the_parent(
+    node: NodeProcess, desk: Desk, tmp_path: Path
+) -> None:
+    job_id = await desk.submit("tests/parent", "/impatient", wait_for=str(tmp_path / "never"))
+    await desk.says(await eventually(lambda: first_child(desk, job_id), lambda: "a child"), "at work")
+
+    (tmp_path / "never.given-up").touch()
+    job = await desk.final(job_id)
+    await eventually(lambda: orphans_cancelled(desk), lambda: "an orphan")
+
+    [child] = await children_of(desk, job_id)
+    assert job.result["child"] == "given up"
+    assert (await desk.final(child)).state is JobState.CANCELLED
+
+
 async def test_the_apps_of_the_page_about_writing_apps_print_a_book(node: NodeProcess, desk: Desk) -> None:
     job_id = await desk.submit("me/publisher", chapters=["one", "two", "one"])
 
@@ -163,6 +178,10 @@ async def test_the_apps_of_the_page_about_writing_apps_print_a_book(node: NodePr
 
 async def promoted(desk: Desk) -> list[str] | None:
     return await jobs.promote_due(desk.db) or None
+
+
+async def orphans_cancelled(desk: Desk) -> bool | None:
+    return bool(await children.cancel_orphans(desk.db)) or None
 
 
 async def first_child(desk: Desk, job_id: UUID) -> UUID | None:
