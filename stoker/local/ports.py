@@ -16,6 +16,8 @@ from stoker.local.process import ProcessExitedError
 FIRST, LAST = 12000, 22000  # weed's admin needs PORT + 10000 as well, and 32768 is where ephemeral ports begin
 WEED_OFFSET = 10000
 ATTEMPTS = 5
+TAKEN = ("address already in use", "port allocation failed")
+"""What a server says whose port another has bound meanwhile; the second is SeaweedFS's own look."""
 
 Server = TypeVar("Server")
 
@@ -52,7 +54,7 @@ def starting_ports(count: int, last: list[int], start: Callable[[list[int]], Ser
         try:
             return start(ports)
         except ProcessExitedError as exc:
-            if "address already in use" not in exc.output.lower() or left == 0:
+            if left == 0 or not any(words in exc.output.lower() for words in TAKEN):
                 raise
             ports = free_ports(count)
     raise AssertionError("unreachable")
