@@ -25,6 +25,7 @@ HAS_WORK = """
 SELECT 1 FROM job_leases l JOIN jobs j ON j.id = l.job_id
 WHERE l.node_id = %(node)s AND j.endpoint = '/' AND (j.input ->> 'seconds')::float8 > 0.1
 """
+HANG_UP = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'stoker-node ' || %(node)s"
 EXPIRE = "UPDATE job_leases SET expires_at = stoker_now() WHERE node_id = %(node)s RETURNING job_id"
 
 
@@ -85,6 +86,8 @@ async def rob(world: World, target: str, chance: random.Random) -> None:
             while not await asyncio.to_thread(_in_sql, world.database_url, HAS_WORK, target):  # noqa: ASYNC110
                 await asyncio.sleep(LOOK_S)
             member.send(signal.SIGSTOP)
+            # A transaction that it stands still in would hold its app's lock, and the others up, for twelve seconds.
+            await asyncio.to_thread(_in_sql, world.database_url, HANG_UP, target)
             while await asyncio.to_thread(_in_sql, world.database_url, EXPIRE, target):  # noqa: ASYNC110
                 await asyncio.sleep(LOOK_S)
     await asyncio.sleep(chance.uniform(0, 1))
