@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+from typing import Any
+
 import pytest
 
 from stoker import apps, job_queries, jobs, stored_files
 from stoker.errors import InvalidRequest, NotFound
 from stoker.job_queries import JobFilters
+from stoker.job_values import NewJob
 from stoker.states import JobState
 from tests.support.job_world import USER_ERROR, World, manifest
 
@@ -88,3 +92,23 @@ async def test_a_file_belongs_to_its_tenant(world: World) -> None:
     assert await stored_files.get(world.db, file_id, world.tenant_id) == stored
     with pytest.raises(NotFound):
         await stored_files.get(world.db, file_id, await world.tenant("other"))
+
+
+@pytest.mark.parametrize(
+    "asked", [{}, {"run_at": datetime(2099, 1, 1, tzinfo=UTC)}, {"tags": ("a",), "max_attempts": 3}]
+)
+@pytest.mark.parametrize("is_served", [True, False])
+async def test_what_a_submit_answers_is_what_a_reader_sees(
+    world: World, asked: dict[str, Any], is_served: bool
+) -> None:
+    if is_served:
+        await world.node()
+    await world.submit()
+    await world.submit(priority=9)
+    new = NewJob(tenant_id=world.tenant_id, version=world.default, endpoint="/", input={"prompt": "x"}, **asked)
+
+    told = job_queries.just_submitted(new, await jobs.submit(world.db, new))
+
+    assert told is not None
+    assert told == await job_queries.get(world.db, told.id, world.tenant_id)
+    assert (told.served, told.queue_position) == (is_served, None if "run_at" in asked else 1)
