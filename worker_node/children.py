@@ -90,21 +90,21 @@ class Calls:
         """While one call at least is open, the attempt only waits."""
         self._open += 1
         try:
-            await self._fenced(self._tell)
+            await self._tell(self._fenced)
             yield
         finally:
             self._open -= 1
             with suppress(LeaseLost):  # whoever goes on hears of it at the next heartbeat
-                await self._tell()
+                await self._tell(self._try)
 
-    async def _tell(self) -> None:
+    async def _tell(self, tried: Callable[[Callable[[], Awaitable[bool]]], Awaitable[bool]]) -> None:
         """Have the seat, the clocks and Postgres know whether the attempt waits. One that has ended need not say."""
         async with self._telling:
             waits = self._open > 0
             if waits is self._attempt.waits_for_children or self._attempt.is_over:
                 return
             claim = self._attempt.claim
-            if await self._try(lambda: children.set_waiting(self._engines.db, claim.lease, waits=waits)):
+            if await tried(lambda: children.set_waiting(self._engines.db, claim.lease, waits=waits)):
                 self._engines.doorbell.ring(claim.app)
             self._attempt.wait(waits)
 
@@ -121,7 +121,7 @@ class Calls:
         patience = Patience(self._attempt, unless=self._attempt.stopped)
         while True:
             try:
-                async with asyncio.timeout(COMMIT_S):
+                async with self._engines.turns, asyncio.timeout(COMMIT_S):
                     return await act()
             except Exception as error:
                 if not (isinstance(error, QueueFull | TimeoutError) or is_passing(error)):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass, field
 from uuid import UUID
 
@@ -16,6 +17,8 @@ from worker_node.ends import Ends
 from worker_node.metrics import NodeMetrics
 
 CONNECTIONS = 8
+CALLS_AT_ONCE = 4
+"""So many statements about children at a time: an app may call a thousand at once, and heartbeats need connections."""
 
 
 @dataclass
@@ -30,6 +33,7 @@ class Engines:
 
     def __post_init__(self) -> None:
         self.ends = Ends(self.db, self.bus, self.look_s)
+        self.turns = asyncio.Semaphore(CALLS_AT_ONCE)
 
     def tell(self, job_id: UUID, seq: int, tenant_id: UUID | None = None, *, is_final: bool = False) -> None:
         """Let those who follow the job know of row ``seq``, without waiting for Redis."""

@@ -166,13 +166,13 @@ async def test_a_call_that_is_given_up_leaves_its_child_which_ends_with_the_pare
 
 
 async def test_the_apps_of_the_page_about_writing_apps_print_a_book(node: NodeProcess, desk: Desk) -> None:
-    job_id = await desk.submit("me/publisher", chapters=["one", "two", "one"])
+    job_id = await desk.submit("me/publisher", chapters=["one", "two"] * 5)  # more calls at once than turns
 
     job = await desk.final(job_id)
 
     made = [await desk.get(child) for child in await children_of(desk, job_id)]
     assert job.state is JobState.SUCCEEDED, job.error
-    assert len(made) == 3
+    assert len(made) == 10
     assert {page["url"] for page in job.result["pages"]} == {child.outputs[0].link for child in made}
 
 
