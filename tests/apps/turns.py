@@ -48,10 +48,6 @@ class TakesTurns(App):
         there = None if request.watch is None else is_there(f"/proc/{request.watch}")
         return Took(rank_pid=rank_pid, watched_is_there=there)
 
-    @endpoint("/light", num_gpus=0)
-    async def light(self, request: Turn) -> Took:
-        return Took()
-
 
 class Left(TakesTurns):
     """Stays warm for as long as nobody else needs its slots."""
@@ -63,6 +59,10 @@ class Right(TakesTurns):
     """Ends its ranks when they were idle for a moment."""
 
     name, keep_alive = "tests/right", 0.3
+
+    @endpoint("/light", num_gpus=0)
+    async def light(self, request: Turn) -> Took:
+        return Took()
 
 
 class Large(TakesTurns):

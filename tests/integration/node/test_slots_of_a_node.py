@@ -24,7 +24,7 @@ pytestmark = pytest.mark.anyio
 LEFT, RIGHT, FRAGILE = "tests/left", "tests/right", "tests/fragile"
 APPS = ["tests.apps.turns:Left", "tests.apps.turns:Right", "tests.apps.turns:Fragile"]
 ONE_SLOT = ["--world-size", "1", "--slots", "1"]
-DEEP = 25
+DEEP = 40
 
 
 @pytest.fixture(scope="module")
@@ -61,13 +61,15 @@ async def test_ranks_end_after_keep_alive_and_the_next_job_starts_new_ones(node:
     assert second.result["rank_pid"] != first.result["rank_pid"]
 
 
-async def test_a_deep_queue_of_one_app_does_not_lock_another_out(node: NodeProcess, desk: Desk, tmp_path: Path) -> None:
+async def test_a_deep_queue_does_not_lock_other_apps_out_though_nobody_rings_for_them(
+    node: NodeProcess, desk: Desk, tmp_path: Path
+) -> None:
     gate = tmp_path / "gate"
-    head = await desk.submit(LEFT, wait_for=str(gate))
+    head = await desk.submit(RIGHT, wait_for=str(gate))
     await desk.says(head, "taken")
-    queue = [head, *[await desk.submit(LEFT, ring=False) for _ in range(DEEP)]]
+    queue = [head, *[await desk.submit(RIGHT, ring=False) for _ in range(DEEP)]]
 
-    other = await desk.submit(RIGHT)
+    other = await desk.submit(LEFT, ring=False)
     await waited(desk, other, 0.5)
     light = await desk.final(await desk.submit(RIGHT, "/light"))
     state_meanwhile = (await desk.get(other)).state
@@ -75,7 +77,7 @@ async def test_a_deep_queue_of_one_app_does_not_lock_another_out(node: NodeProce
 
     served = await desk.final(other)
     done = [await desk.final(job_id) for job_id in queue]
-    assert (light.state, state_meanwhile) == (JobState.SUCCEEDED, JobState.QUEUED)
+    assert (light.state, state_meanwhile) == (JobState.SUCCEEDED, JobState.QUEUED), "without GPUs one is served"
     assert served.state is JobState.SUCCEEDED
     assert served.finished_at < done[-1].finished_at
     assert [(job.state, job.attempt) for job in done] == [(JobState.SUCCEEDED, 1)] * len(done)
