@@ -16,6 +16,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -36,11 +37,12 @@ PR_SET_PDEATHSIG = 1
 
 
 class Prepared:
-    """Forks parts on demand. Not for two threads at once."""
+    """Forks parts on demand."""
 
     def __init__(self) -> None:
         mine, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._sock = mine
+        self._asking = threading.Lock()  # answers come in turn, and do not say whose they are
         with theirs:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", __name__, str(theirs.fileno())], pass_fds=[theirs.fileno()]
@@ -58,9 +60,10 @@ class Prepared:
         """Start a part: its process id, and the pipe through which it says that it is ready."""
         reader, writer = os.pipe()
         asked = {"module": module, "arguments": list(arguments), "environ": dict(environ), "log": str(log)}
-        socket.send_fds(self._sock, [json.dumps(asked).encode()], [writer])
-        os.close(writer)
-        return int(self._sock.recv(64)), reader
+        with self._asking:
+            socket.send_fds(self._sock, [json.dumps(asked).encode()], [writer])
+            os.close(writer)
+            return int(self._sock.recv(64)), reader
 
 
 def main() -> None:
