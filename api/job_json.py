@@ -44,7 +44,7 @@ def summary_json(job: JobSummary, base_url: str) -> dict[str, Any]:
         "priority": job.priority,
         "attempt": job.attempt,
         "max_attempts": job.max_attempts,
-        "attempts": [_attempt_json(attempt) for attempt in job.attempts],
+        "attempts": [_attempt_json(attempt, base_url) for attempt in job.attempts],
         "error": job.error,
         "progress": job.progress,
         "queue_position": job.queue_position,
@@ -70,11 +70,18 @@ def summary_json(job: JobSummary, base_url: str) -> dict[str, Any]:
 
 def event_data(event: Event, job: JobView, base_url: str) -> Mapping[str, Any]:
     """What stands in the SSE ``data`` line of an event."""
-    if event.kind is EventKind.OUTPUT:
-        return {**event.data, "url": absolute(event.data.get("url"), base_url)}
     if event.kind is EventKind.STATE and event.data.get("result") is not None:
         return {**event.data, "result": with_links(event.data["result"], job.outputs, base_url)}
-    return event.data
+    return with_own_link(event.kind, event.data, base_url)
+
+
+def with_own_link(kind: EventKind, data: Mapping[str, Any], base_url: str) -> Mapping[str, Any]:
+    """An event's data, with the link absolute that an output or the end of a long log has."""
+    if kind is EventKind.OUTPUT:
+        return _with_link(data, base_url)
+    if kind is EventKind.LOG and isinstance(file := data.get("log_file"), dict):
+        return {**data, "log_file": _with_link(file, base_url)}
+    return data
 
 
 def with_links(result: Any, outputs: Iterable[OutputView], base_url: str) -> Any:
@@ -95,6 +102,10 @@ def with_links(result: Any, outputs: Iterable[OutputView], base_url: str) -> Any
 def absolute(link: Any, base_url: str) -> Any:
     """A link to an output, from the base on."""
     return f"{base_url}{link}" if isinstance(link, str) and link.startswith(OUTPUTS) else link
+
+
+def _with_link(file: Mapping[str, Any], base_url: str) -> dict[str, Any]:
+    return {**file, "url": absolute(file.get("url"), base_url)}
 
 
 def _with_passed_on(value: Any, base_url: str) -> Any:
@@ -132,7 +143,7 @@ def _child_json(child: ChildView, base_url: str) -> dict[str, Any]:
     }
 
 
-def _attempt_json(attempt: AttemptView) -> dict[str, Any]:
+def _attempt_json(attempt: AttemptView, base_url: str) -> dict[str, Any]:
     return {
         "attempt": attempt.attempt,
         "node_id": attempt.node_id,
@@ -144,6 +155,7 @@ def _attempt_json(attempt: AttemptView) -> dict[str, Any]:
         "warm": attempt.warm,
         "phases": attempt.phases,
         "peak_memory_bytes": attempt.peak_memory_bytes,
+        "log_file": attempt.log_file and _with_link(attempt.log_file, base_url),
     }
 
 

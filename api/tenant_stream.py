@@ -16,11 +16,10 @@ import orjson
 
 from api.connections import Connections
 from api.hub import Feed
-from api.job_json import absolute
+from api.job_json import with_own_link
 from api.stream import RETRY_MS, RETRY_ON_SHUTDOWN_MS
 from stoker import log, tenant_events
 from stoker.database import is_passing
-from stoker.events import EventKind
 from stoker.tenant_events import START, Cursor, EventFilters, EventPage, TenantEvent
 
 PAUSE_S = 0.05
@@ -34,9 +33,6 @@ logger = log.get(__name__)
 
 def event_json(event: TenantEvent, base_url: str) -> dict[str, Any]:
     """An event as callers see it."""
-    data = event.data
-    if event.kind is EventKind.OUTPUT:
-        data = {**data, "url": absolute(data.get("url"), base_url)}
     return {
         "job_id": str(event.job_id),
         "app": event.app,
@@ -44,7 +40,7 @@ def event_json(event: TenantEvent, base_url: str) -> dict[str, Any]:
         "seq": event.seq,
         "attempt": event.attempt,
         "created_at": event.created_at.isoformat().replace("+00:00", "Z"),
-        "data": data,
+        "data": with_own_link(event.kind, event.data, base_url),
     }
 
 

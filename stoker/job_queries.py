@@ -38,6 +38,8 @@ class AttemptView:
     warm: bool | None
     phases: dict[str, float]
     peak_memory_bytes: int | None
+    log_file: dict[str, Any] | None
+    """The part of its log that is in no row; the link is relative."""
 
 
 @dataclass(frozen=True)
@@ -347,6 +349,7 @@ def _attempt(row: Row[*tuple[Any, ...]]) -> AttemptView:
         warm=row.warm,
         phases=row.phases,
         peak_memory_bytes=row.peak_memory_bytes,
+        log_file=row.log_file,
     )
 
 

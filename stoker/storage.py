@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeVar
@@ -190,12 +190,12 @@ class Storage:
 
         await _in_thread(delete)
 
-    async def delete_prefix(self, prefix: str) -> int:
-        """Delete all objects whose keys begin with ``prefix``; how many there were."""
+    async def delete_prefix(self, prefix: str, *, keep: Collection[str] = ()) -> int:
+        """Delete all objects whose keys begin with ``prefix``, except those of the keys ``keep``; how many it were."""
 
         def find() -> list[str]:
             pages = self._s3.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=prefix)
-            return [found["Key"] for page in pages for found in page.get("Contents", ())]
+            return [found["Key"] for page in pages for found in page.get("Contents", ()) if found["Key"] not in keep]
 
         keys = await _in_thread(find)
         await self.delete(keys)

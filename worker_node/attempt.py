@@ -77,6 +77,8 @@ class Attempt:
         self.is_draining = False
         self.has_stored = False
         """Whether there may be objects under this attempt's keys."""
+        self.recorded: set[str] = set()
+        """The keys that rows name already, whatever becomes of the result."""
         self.newest_progress: dict[str, Any] | None = None
         self.kept_progress: dict[str, Any] | None = None
         """What Postgres has of it."""

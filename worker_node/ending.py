@@ -17,7 +17,7 @@ from stoker.database import is_passing
 from stoker.errors import LeaseLost, StorageUnavailable
 from stoker.events import EventKind
 from stoker.jobs import ClaimRequest, ErrorReport, Failed, Finished, Outcome, Output, Succeeded, Usage
-from worker_node import outputs
+from worker_node import log_file, outputs
 from worker_node.attempt import Attempt, InternalError, StopReason, outcome_without_result
 from worker_node.engines import Engines
 from worker_node.host import HostResult
@@ -31,7 +31,9 @@ logger = log.get(__name__)
 
 
 async def outcome_of(engines: Engines, attempt: Attempt, ran: Ran) -> Outcome:
-    """What to record. Where the run made files, they are stored first."""
+    """What to record. Where the run made files, or a long log, they are stored first."""
+    if ran.spill is not None:
+        await log_file.store(engines, attempt, ran.spill)
     if not isinstance(ran.ended, HostResult):
         return ran.ended
     loop = asyncio.get_running_loop()

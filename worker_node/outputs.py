@@ -60,9 +60,9 @@ def link(document: dict[str, Any], output: Output) -> None:
 
 
 async def discard(storage: Storage, attempt: Attempt) -> None:
-    """Delete what the attempt stored: its result is not, and will not be, the job's."""
+    """Delete what the attempt stored: its result is not, and will not be, the job's. What a row names stays."""
     try:
-        objects = await storage.delete_prefix(folder_of(attempt))
+        objects = await storage.delete_prefix(folder_of(attempt), keep=attempt.recorded)
     except StorageUnavailable as error:
         logger.warning("outputs_not_discarded", error=str(error)[:300], **attempt.names)
     else:

@@ -1,8 +1,8 @@
 """Reporter: what an attempt says while it runs, on its way to Redis and Postgres.
 
 Progress and previews go to the bus a few times a second, the newest of each rank alone when there are too many; logs
-become rows, in batches. A slow or dead engine never slows the ranks: ``report`` only puts the event where a task
-finds it. It ends no job.
+become rows, in batches, and lines of a file where a job has more of them than rows may hold. A slow or dead engine
+never slows the ranks: ``report`` only puts the event where a task finds it. It ends no job.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any, Self
 import orjson
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from stoker import jobs, log
+from stoker import job_logs, jobs, log
 from stoker.bus import Bus
 from stoker.crash_points import Point, reach
 from stoker.database import is_passing
@@ -23,6 +23,7 @@ from stoker.errors import LeaseLost, StokerError
 from stoker.events import Event, EventId, EventKind
 from worker_node.attempt import Attempt, StopReason
 from worker_node.host import HostEvent
+from worker_node.log_file import Spill
 from worker_node.metrics import NodeMetrics
 
 PROGRESS_EVERY_S = 0.2
@@ -32,6 +33,9 @@ PROGRESS_A_ROUND = 32
 LOG_BATCH_S = 0.2
 RETRY_S = 1.0
 LOG_BYTES_PER_JOB = 1_000_000
+"""So much of a job's log is in rows, all its attempts together; each attempt has the rest in a file."""
+LOOK_S = 2.0
+"""How long an attempt waits to hear what the earlier ones have in rows. If it does not, all goes to its file."""
 FLUSH_S = 2.0
 """How long the end of a job waits for Redis to take its last progress."""
 
@@ -70,13 +74,14 @@ class Waiting:
 class Reporter:
     """Of one attempt, around its run. Leaving it stores the lines that are left, while the lease lives."""
 
-    def __init__(self, db: AsyncEngine, bus: Bus, attempt: Attempt, metrics: NodeMetrics) -> None:
-        self._db, self._bus, self._attempt, self._metrics = db, bus, attempt, metrics
+    def __init__(self, db: AsyncEngine, bus: Bus, attempt: Attempt, metrics: NodeMetrics, spill: Spill) -> None:
+        self._db, self._bus, self._attempt, self._metrics, self._spill = db, bus, attempt, metrics, spill
         self._seq, self._sent = attempt.claim.seq, 0
         self._waiting = Waiting()
         self._lines: list[dict[str, Any]] = []
         self._log_bytes = 0
         self._has_live, self._has_lines, self._closing = asyncio.Event(), asyncio.Event(), asyncio.Event()
+        self._has_spilled = asyncio.Event()
 
     def report(self, event: HostEvent) -> None:
         """Take an event of the app. Never waits."""
@@ -90,7 +95,10 @@ class Reporter:
             self._attempt.newest_progress = event.data
 
     async def __aenter__(self) -> Self:
+        if self._attempt.claim.attempt > 1:
+            self._log_bytes = await self._bytes_of_earlier()
         self._tasks = (asyncio.create_task(self._send_live()), asyncio.create_task(self._store_lines()))
+        self._spilling = asyncio.create_task(self._write_spilled())
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -98,15 +106,16 @@ class Reporter:
         self._closing.set()
         self._has_live.set()
         self._has_lines.set()
+        self._has_spilled.set()
         await asyncio.wait([live], timeout=FLUSH_S)
         lost = asyncio.create_task(self._attempt.lease_lost.wait())
         await asyncio.wait([lines, lost], return_when=asyncio.FIRST_COMPLETED)
         for task in (live, lines, lost):
             task.cancel()
-        await asyncio.gather(live, lines, lost, return_exceptions=True)
+        await asyncio.gather(live, lines, lost, self._spilling, return_exceptions=True)
         for kind, count in self._waiting.replaced.items():
             self._metrics.dropped.labels(kind.value).inc(count)
-        for task in self._tasks:
+        for task in (*self._tasks, self._spilling):
             if not task.cancelled() and (error := task.exception()) is not None:
                 logger.error("reporting_failed", exc_info=error, **self._attempt.names)
 
@@ -133,14 +142,34 @@ class Reporter:
         (self._metrics.published if is_sent else self._metrics.dropped).labels(event.kind.value).inc()
 
     def _add_line(self, event: HostEvent) -> None:
-        if self._log_bytes > LOG_BYTES_PER_JOB:
-            return
         line: dict[str, Any] = {"rank": event.rank, "attempt": self._attempt.claim.attempt, **event.data}
-        self._log_bytes += sum(len(value) for value in line.values() if isinstance(value, str)) + 50
-        if self._log_bytes > LOG_BYTES_PER_JOB:
-            line = {"attempt": self._attempt.claim.attempt, "message": "Further log lines of this job are left out."}
-        self._lines.append(line)
-        self._has_lines.set()
+        if not self._spill.is_used:
+            self._log_bytes += len(repr(line).encode(errors="replace"))
+            if self._log_bytes <= LOG_BYTES_PER_JOB:
+                self._lines.append(line)
+                self._has_lines.set()
+                return
+            note = "Further log lines go to a file, which is linked here when this attempt ends."
+            self._lines.append({"attempt": self._attempt.claim.attempt, "message": note})
+            self._has_lines.set()
+        self._spill.add(line)
+        self._has_spilled.set()
+
+    async def _bytes_of_earlier(self) -> int:
+        try:
+            async with asyncio.timeout(LOOK_S):
+                return await job_logs.bytes_in_rows(self._db, self._attempt.claim.job_id)
+        except Exception as error:
+            if not (is_passing(error) or isinstance(error, TimeoutError)):
+                raise
+            return LOG_BYTES_PER_JOB
+
+    async def _write_spilled(self) -> None:
+        while not self._closing.is_set():
+            await self._has_spilled.wait()
+            self._has_spilled.clear()
+            await self._spill.write()
+            await _pass_time(self._closing, LOG_BATCH_S)
 
     async def _store_lines(self) -> None:
         while True:

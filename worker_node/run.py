@@ -10,7 +10,7 @@ import asyncio
 from dataclasses import dataclass
 from pathlib import Path
 
-from stoker import log
+from stoker import job_logs, log
 from stoker.errors import JobCancelled, StokerError
 from stoker.jobs import Failed, Stopped, Usage
 from worker_node.attempt import Attempt, StopReason, outcome_without_result
@@ -18,6 +18,7 @@ from worker_node.children import Calls
 from worker_node.engines import Engines
 from worker_node.host import AppHost, AppReplaced, HostCall, HostResult
 from worker_node.inputs import Inputs
+from worker_node.log_file import Spill
 from worker_node.placement import Placement
 from worker_node.reporter import Reporter
 
@@ -33,20 +34,29 @@ class Ran:
 
     ended: HostResult | Failed | Stopped
     usage: Usage
+    spill: Spill | None = None
+    """What its log was too long for."""
 
     @property
     def has_files(self) -> bool:
-        return isinstance(self.ended, HostResult) and bool(self.ended.files)
+        return isinstance(self.ended, HostResult) and (bool(self.ended.files) or self.has_long_log)
+
+    @property
+    def has_long_log(self) -> bool:
+        return self.spill is not None and self.spill.is_used
 
 
 async def run(host: AppHost, engines: Engines, attempt: Attempt, placement: Placement, *, folder: Path) -> Ran:
-    """Have the app serve the attempt's job, on its slots if it needs some. ``folder`` is for files of its input."""
+    """Have the app serve the attempt's job, on its slots if it needs some. ``folder`` is for files of its input, and
+    for what its log is too long for.
+    """
     claim, loop = attempt.claim, asyncio.get_running_loop()
     files = Inputs(engines.db, engines.storage, claim, folder, allowed_hosts=engines.allowed_hosts)
     gpus = host.size if claim.uses_gpus else 0
+    spill = Spill(folder / job_logs.NAME)
     began = loop.time()
     try:
-        async with Reporter(engines.db, engines.bus, attempt, engines.metrics) as reporter:
+        async with Reporter(engines.db, engines.bus, attempt, engines.metrics, spill) as reporter:
             call = HostCall(
                 call_id=f"{claim.job_id}.{claim.attempt}",
                 endpoint=claim.endpoint,
@@ -64,7 +74,7 @@ async def run(host: AppHost, engines: Engines, attempt: Attempt, placement: Plac
         attempt.run_ended(has_result=False)
         took_s = loop.time() - began
         usage = Usage(gpu_seconds=took_s * gpus, gpus=gpus, phases=_phases(attempt, took_s))
-        return Ran(outcome_without_result(attempt.reason, error, claim), usage)
+        return Ran(outcome_without_result(attempt.reason, error, claim), usage, spill)
     attempt.run_ended(has_result=True)
     usage = Usage(
         gpu_seconds=result.run_s * gpus,
@@ -73,7 +83,7 @@ async def run(host: AppHost, engines: Engines, attempt: Attempt, placement: Plac
         phases={"cold_start": waited_s + result.cold_start_s, **_phases(attempt, result.run_s)},
         peak_memory_bytes=result.peak_memory_bytes,
     )
-    return Ran(result, usage)
+    return Ran(result, usage, spill)
 
 
 def _phases(attempt: Attempt, run_s: float) -> dict[str, float]:

@@ -1,4 +1,4 @@
-"""The stable link of an output, which results and webhooks carry. Its token is the right to read it."""
+"""The stable link of an output, which results and webhooks carry, or of a log. Its token is the right to read it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from fastapi import APIRouter, Path, Request, Response
 from fastapi.responses import RedirectResponse
 
 from api.connections import Here
-from stoker import job_queries
+from stoker import job_logs, job_queries
 from stoker.errors import NotFound
 
 LINK_S = 3600
@@ -22,13 +22,18 @@ async def follow(
     token: Annotated[str, Path(pattern=r"^[A-Za-z0-9_-]{32,200}$")], name: str, here: Here, request: Request
 ) -> Response:
     """Lead to a fresh presigned link to the bytes."""
-    output = await job_queries.output_by_token(here.db, token)
-    if name != output.name:
-        raise NotFound("no output has this link")
+    log_key = await job_logs.key_by_token(here.db, token) if name == job_logs.NAME else None
+    if log_key is not None:
+        key, content_type = log_key, job_logs.CONTENT_TYPE
+    else:
+        output = await job_queries.output_by_token(here.db, token)
+        if name != output.name:
+            raise NotFound("no output has this link")
+        key, content_type = output.key, output.content_type
     link = here.storage.presign_get(
-        output.key,
-        file_name=output.name,
-        content_type=output.content_type,
+        key,
+        file_name=name,
+        content_type=content_type,
         expires_s=LINK_S,
         method="HEAD" if request.method == "HEAD" else "GET",
     )

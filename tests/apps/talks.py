@@ -30,6 +30,11 @@ class TalkingWorker(DistributedWorker):
         return {"ranks": self.world_size}
 
 
+class Much(BaseModel):
+    lines: int
+    length: int
+
+
 class Talker(App):
     name = "tests/talker"
     worker, num_gpus = TalkingWorker, 2
@@ -38,3 +43,10 @@ class Talker(App):
     async def talk(self, request: Asked) -> Talked:
         print("the app was called", flush=True)
         return Talked(**await self.run({"wait_for": request.wait_for}))
+
+    @endpoint("/much")
+    async def say_much(self, request: Much) -> Talked:
+        """Log more than rows may hold, and fail."""
+        for number in range(request.lines):
+            self.log(f"{number:05} {'x' * request.length}")
+        raise ValueError("said all")

@@ -11,6 +11,8 @@ import structlog
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from stoker import job_logs
+from stoker.job_logs import LogFile
 from stoker.local.engines import Engines
 from stoker.storage import Storage
 from tests.support.acting_node import ActingNode
@@ -20,6 +22,10 @@ from tests.support.tenants import Tenant
 pytestmark = pytest.mark.anyio
 
 MEGABYTE = 1024 * 1024
+
+
+async def chunks_of(content: bytes) -> AsyncIterator[bytes]:
+    yield content
 
 
 async def test_an_uploaded_file_can_be_read_back(http: httpx2.AsyncClient) -> None:
@@ -122,6 +128,34 @@ async def test_the_link_of_an_output_leads_to_its_bytes(
     assert html.headers["content-disposition"].startswith("attachment")
     assert [other_name.status_code, other_token.status_code] == [404, 404]
     assert other_token.headers["content-type"] == "application/problem+json"
+
+
+async def test_a_job_that_failed_shows_the_link_of_its_long_log(
+    http: httpx2.AsyncClient, node: ActingNode, app: str, storage: Storage
+) -> None:
+    job = (await http.post("/v1/jobs", json={"app": app, "input": {"prompt": "x"}})).json()
+    claim = await node.claim()
+    key = job_logs.key_of(claim.tenant_id, claim.job_id, claim.attempt)
+    stored = await storage.put_stream(key, chunks_of("längst".encode()), job_logs.CONTENT_TYPE, MEGABYTE)
+    file = LogFile("t" * 32, stored.size_bytes, stored.sha256, lines=1, dropped_lines=2)
+    await job_logs.record(node.db, claim.lease, "1 further log line", file)
+    await node.fail(claim, "broken")
+
+    shown = (await http.get(job["links"]["self"])).json()
+    events = (await http.get(job["links"]["events"])).text
+    asked = {"params": {"job_id": job["id"]}, "headers": {"accept": "application/json"}}
+    page = (await http.get("/v1/events", **asked)).json()
+
+    link = shown["attempts"][0]["log_file"]["url"]
+    async with httpx2.AsyncClient() as anybody:
+        read = await anybody.get(link, follow_redirects=True)
+        other = await anybody.get(link.replace("ttt", "uuu"), follow_redirects=True)
+    assert (shown["state"], shown["outputs"]) == ("failed", [])
+    assert link == f"{str(http.base_url).rstrip('/')}/outputs/{'t' * 32}/log.txt"
+    assert f'"url":"{link}"' in events
+    assert link in [event["data"].get("log_file", {}).get("url") for event in page["events"]]
+    assert (read.text, read.headers["content-disposition"]) == ("längst", "inline; filename*=UTF-8''log.txt")
+    assert other.status_code == 404
 
 
 @pytest.mark.parametrize("kind", ["text/html\n", "text/é", "text", "a_b/c", "/", "x/y/z"])

@@ -10,9 +10,10 @@ from uuid import UUID
 
 import pytest
 
-from stoker import jobs
+from stoker import job_logs, job_queries, jobs
 from stoker.local.engines import Engines
 from stoker.states import JobState
+from stoker.storage import Storage
 from tests.integration.node.conftest import QUICK
 from tests.support.nodes import Desk, NodeProcess, eventually, running_node
 
@@ -69,3 +70,20 @@ async def test_every_line_about_a_job_names_it_and_its_attempt(node: NodeProcess
     named = await eventually(ended, lambda: "the end of the job in the log")
     assert {"job_claimed", "job_stopping", "job_ended"} <= {line["event"] for line in named}
     assert {line.get("attempt") for line in named} == {1}
+
+
+async def test_a_job_that_says_more_than_rows_may_hold_fails_with_its_whole_log(
+    node: NodeProcess, desk: Desk, storage: Storage, tmp_path: Path
+) -> None:
+    said = await desk.submit("tests/talker", "/much", lines=1500, length=1000)
+
+    job = await desk.final(said)
+
+    rows = [event.data for event in await job_queries.events_after(desk.db, said, 0, limit=5000)]
+    file = rows[-2]["log_file"]  # the last row is the job's end
+    await storage.get_to(job_logs.key_of(job.tenant_id, said, 1), tmp_path / "log")
+    in_rows = [row["message"].split()[0] for row in rows if row.get("message", "").endswith("xxx")]
+    in_file = [line.split()[1] for line in (tmp_path / "log").read_text().splitlines()]
+    assert (job.state, job.attempts[0].log_file) == (JobState.FAILED, file)
+    assert in_rows + in_file == [f"{number:05}" for number in range(1500)]
+    assert 500_000 < sum(len(json.dumps(row)) for row in rows) < 1_100_000

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from pathlib import Path
 from uuid import uuid4
 
 import pytest
@@ -15,6 +16,7 @@ from tests.support.nodes import Desk
 from worker_node.attempt import Attempt
 from worker_node.engines import Engines
 from worker_node.host import HostEvent
+from worker_node.log_file import Spill
 from worker_node.reporter import PROGRESS_A_ROUND, PROGRESS_EVERY_S, Reporter
 
 pytestmark = pytest.mark.anyio
@@ -29,11 +31,15 @@ async def attempt(engines_of_a_node: Engines, desk: Desk) -> AsyncIterator[Attem
     made.end()
 
 
+def reporter_of(engines: Engines, attempt: Attempt, spill: Spill) -> Reporter:
+    return Reporter(engines.db, engines.bus, attempt, engines.metrics, spill)
+
+
 async def test_the_rate_of_progress_is_bounded_and_the_last_of_each_rank_arrives(
-    engines_of_a_node: Engines, attempt: Attempt
+    engines_of_a_node: Engines, attempt: Attempt, tmp_path: Path
 ) -> None:
     began = asyncio.get_running_loop().time()
-    async with Reporter(engines_of_a_node.db, engines_of_a_node.bus, attempt, engines_of_a_node.metrics) as reporter:
+    async with reporter_of(engines_of_a_node, attempt, Spill(tmp_path / "log")) as reporter:
         for step in range(1, 3001):
             for rank in (0, 1):
                 reporter.report(HostEvent(EventKind.PROGRESS, rank, {"step": step}))
@@ -54,8 +60,10 @@ async def test_the_rate_of_progress_is_bounded_and_the_last_of_each_rank_arrives
     assert counted["stoker_events_published_total"] + counted["stoker_events_dropped_total"] == 6000
 
 
-async def test_a_few_steps_in_quick_succession_are_all_told(engines_of_a_node: Engines, attempt: Attempt) -> None:
-    async with Reporter(engines_of_a_node.db, engines_of_a_node.bus, attempt, engines_of_a_node.metrics) as reporter:
+async def test_a_few_steps_in_quick_succession_are_all_told(
+    engines_of_a_node: Engines, attempt: Attempt, tmp_path: Path
+) -> None:
+    async with reporter_of(engines_of_a_node, attempt, Spill(tmp_path / "log")) as reporter:
         for step in range(1, 5):
             reporter.report(HostEvent(EventKind.PROGRESS, 0, {"step": step}))
             await asyncio.sleep(0)
