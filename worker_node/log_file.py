@@ -82,7 +82,7 @@ async def store(engines: Engines, attempt: Attempt, spill: Spill) -> None:
     claim = attempt.claim
     key = job_logs.key_of(claim.tenant_id, claim.job_id, claim.attempt)
     attempt.has_stored = True
-    stored = await _Upload(engines.storage, key, spill.path).within(STORE_S) if spill.lines else None
+    stored = await Upload(engines.storage, key, spill.path).within(STORE_S) if spill.lines else None
     file = None
     if stored is not None:
         token = secrets.token_urlsafe(24)
@@ -120,7 +120,7 @@ def _text(line: dict[str, Any]) -> bytes:
     return f"{now}{rank} {line.get('message', '')}{added}\n".encode(errors="backslashreplace")
 
 
-class _Upload:
+class Upload:
     """A file on its way to the store. One that comes too late is deleted as soon as it is there: no row names it."""
 
     late: ClassVar[set[asyncio.Task[None]]] = set()

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 from uuid import uuid4
 
 import pytest
@@ -14,15 +16,17 @@ from stoker import job_logs, job_queries, jobs
 from stoker.events import EventKind
 from stoker.job_queries import JobView
 from stoker.jobs import ErrorReport, Failed, Usage
+from stoker.local.engines import Engines as LocalEngines
 from stoker.states import JobState
 from stoker.storage import Storage
 from tests.support.acting_node import ActingNode
 from tests.support.nodes import Desk
+from tests.support.proxy import proxy
 from worker_node.attempt import Attempt
 from worker_node.ending import finish, outcome_of
 from worker_node.engines import Engines
 from worker_node.host import HostEvent
-from worker_node.log_file import Spill
+from worker_node.log_file import Spill, Upload
 from worker_node.reporter import Reporter
 from worker_node.run import Ran
 
@@ -149,3 +153,30 @@ async def test_a_log_that_was_recorded_in_time_stays_where_the_result_came_too_l
 
     assert await storage.size_of(key_of(attempt)) is not None
     assert (await desk.get(attempt.claim.job_id)).attempts[0].log_file is not None
+
+
+async def test_a_store_that_is_silent_is_not_waited_for_and_what_comes_late_is_deleted(
+    engines_of_a_node: Engines,
+    desk: Desk,
+    storage: Storage,
+    attempt: Attempt,
+    tmp_path: Path,
+    engines: LocalEngines,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("worker_node.log_file.STORE_S", 0.5)
+    s3 = engines.s3
+    with proxy(urlsplit(s3.endpoint_url).port or 0) as relay:
+        far = Storage(f"http://127.0.0.1:{relay.port}", s3.access_key, s3.secret_key, s3.bucket, s3.region)
+        slow = replace(engines_of_a_node, storage=far)
+        relay.silence()
+        await end(slow, attempt, await talk(slow, attempt, tmp_path))
+        job = await desk.get(attempt.claim.job_id)
+        last = (await log_of(desk, job))[-1]
+        late = list(Upload.late)
+        relay.speak()
+        await asyncio.gather(*late)
+
+    assert (job.state, job.attempts[0].log_file, len(late)) == (JobState.FAILED, None, 1)
+    assert "could not be stored" in last["message"]
+    assert await storage.size_of(key_of(attempt)) is None
