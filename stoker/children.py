@@ -111,17 +111,22 @@ def may_call(parent: Lease, held: Mapping[str, Any] | None) -> Mapping[str, Any]
         raise LeaseLost(f"attempt {parent.attempt} of job {parent.job_id} does not hold it any more")
     if held["cancel_asked"]:
         raise JobCancelled("the job is to be cancelled: it starts no other")
-    if held["uses_gpus"]:
-        raise CallRefused(
-            "an endpoint that holds GPUs cannot call another app",
-            hint="It would hold them while it waits. Call from an endpoint with num_gpus=0.",
-        )
+    refuse_gpus(uses_gpus=held["uses_gpus"])
     if held["depth"] >= MAX_DEPTH:
         raise CallRefused(
             f"this job is {MAX_DEPTH} calls below the first one already",
             hint="Does an app call itself without an end? Otherwise call from a job higher up.",
         )
     return held
+
+
+def refuse_gpus(*, uses_gpus: bool) -> None:
+    """Let no job call that holds GPUs. Pure."""
+    if uses_gpus:
+        raise CallRefused(
+            "an endpoint that holds GPUs cannot call another app",
+            hint="It would hold them while it waits. Call from an endpoint with num_gpus=0.",
+        )
 
 
 async def set_waiting(db: AsyncEngine, parent: Lease, *, waits: bool) -> bool:

@@ -74,6 +74,7 @@ class Calls:
         return answer_of(job)
 
     async def _checked(self, asked: AppCall) -> NewChild:
+        children.refuse_gpus(uses_gpus=self._attempt.claim.uses_gpus)  # before it is said to wait: it never may
         try:
             version = await self._try(lambda: apps.newest(self._engines.db, asked.app))
             schema = version.endpoint(asked.endpoint).input_schema

@@ -17,7 +17,10 @@ from celery.worker.consumer import Consumer as CeleryConsumer
 from kombu import Consumer
 from kombu.message import Message
 
+from stoker import log
 from stoker.queue import app_queue
+
+logger = log.get(__name__)
 
 
 class Gate:
@@ -82,10 +85,18 @@ class Gate:
         consumer = self._consumers.get(app)
         if consumer is None:
             return  # disconnected since: connect() applies what is wanted then
-        if app not in self._ringing and self._can_start(app):
+        if app not in self._ringing and self._may_ring(app):
             consumer.consume()
         else:
             consumer.cancel()
+
+    def _may_ring(self, app: str) -> bool:
+        """An error that reached Celery's hub would be taken for a lost connection: all channels would close."""
+        try:
+            return self._can_start(app)
+        except Exception:
+            logger.exception("app_not_asked", app=app, next="its doorbells are left to others until it is asked again")
+            return False
 
 
 class DoorbellStep(bootsteps.StartStopStep):

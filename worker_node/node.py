@@ -11,12 +11,11 @@ import asyncio
 from collections.abc import Callable, Sequence
 from typing import Literal
 
-from stoker import jobs, log, waiting
+from stoker import jobs, log
 from stoker.apps import AppVersion
 from stoker.crash_points import Point, reach
 from stoker.database import is_unreachable
 from stoker.errors import NodeLost, Unavailable
-from stoker.jobs import QueueKey
 from stoker.settings import NodeSettings
 from worker_node.attempt import Attempts, StopReason
 from worker_node.duty import keep_up
@@ -25,6 +24,7 @@ from worker_node.executor import Executor
 from worker_node.gpus import Gpu
 from worker_node.heartbeat import Heartbeat
 from worker_node.host import AppHost, AppSpec
+from worker_node.look import Look
 from worker_node.metrics import RunnerStatus
 from worker_node.opening import open_apps
 from worker_node.placement import Placement
@@ -89,7 +89,7 @@ class Node:
                 self._engines.metrics.counts.ended(moved.queue, moved.state, NodeLost.code)
                 self._engines.tell(moved.job_id, moved.seq, moved.tenant_id, is_final=moved.state.is_final)
                 self._engines.doorbell.ring(moved.queue)
-            await self._open(specs)
+            placement = await self._open(specs)
         except Exception as error:
             if not is_unreachable(error):
                 raise
@@ -105,11 +105,19 @@ class Node:
             lease_s=self._settings.lease_s,
             missed=self._engines.metrics.heartbeats_missed,
         )
+        look = Look(
+            self._engines.db,
+            self.identity.node_id,
+            placement,
+            self._executors,
+            every_s=self._settings.look_s,
+            on_change=lambda app: self.on_change(app),
+        )
         duties = (
             heartbeat.run,
             self._engines.ends.run,
-            self._look,
-            self._give_turns,
+            look.run,
+            look.give_turns,
             self._listen_for_cancels,
             self._presence.report_runners,
         )
@@ -148,7 +156,7 @@ class Node:
         await asyncio.gather(*(executor.settle() for executor in self._executors.values()))
         return True
 
-    async def _open(self, specs: Sequence[AppSpec]) -> None:
+    async def _open(self, specs: Sequence[AppSpec]) -> Placement:
         most = len(self._gpus) or self._settings.slots
         are_gpus = bool(self._gpus)
         opened = await open_apps(self._engines.db, specs, slots=most, are_gpus=are_gpus, on_change=self._hosts_changed)
@@ -160,7 +168,7 @@ class Node:
                     version.app, host.size, keeps=host.loading.min_runners > 0, keep_alive_s=host.loading.keep_alive_s
                 )
         self._engines.metrics.slots.set(slots.count)
-        self._placement = Placement(
+        placement = self._placement = Placement(
             slots,
             {version.app: host for host, version in opened.served},
             are_gpus=are_gpus,
@@ -169,14 +177,15 @@ class Node:
         )
         gpus = Quarantine(apps=2, on_begin=self._rest_gpus)
         for host, version in opened.served:
-            self._executors[version.app] = self._executor(host, version, self._placement, gpus)
+            self._executors[version.app] = self._executor(host, version, placement, gpus)
         await self._presence.register(
             gpus=self._gpus,
             slots=slots.count,
             versions=[version.id for _, version in opened.served],
             lease_s=self._settings.lease_s,
         )
-        self._placement.begin()
+        placement.begin()
+        return placement
 
     def _executor(self, host: AppHost, version: AppVersion, placement: Placement, gpus: Quarantine) -> Executor:
         return Executor(
@@ -216,32 +225,6 @@ class Node:
         for app, executor in self._executors.items():
             if executor.uses_gpus:
                 self._rest(app, for_s)
-
-    async def _look(self) -> None:
-        """What no doorbell has said: a lost one costs this long at most."""
-        while True:
-            await asyncio.sleep(self._settings.look_s)
-            for executor in self._executors.values():
-                while executor.is_open and await executor.answer() is not None:
-                    pass
-                await self._ask_after_waiting(executor)
-                self.on_change(executor.app)
-
-    async def _ask_after_waiting(self, executor: Executor) -> None:
-        """Make known what waits for slots that others hold: no doorbell of it is heard here."""
-        if self._placement is not None and executor.lacks_slots:
-            queue = QueueKey(executor.version.id, uses_gpus=True)
-            waited_s = await waiting.oldest_s(self._engines.db, queue, self.identity.node_id)
-            self._placement.waits(executor.app, waited_s)
-
-    async def _give_turns(self) -> None:
-        """Claim for whoever has waited for slots, as soon as they are to be had."""
-        while (placement := self._placement) is not None:
-            await placement.stirred.wait()
-            placement.stirred.clear()
-            for app in placement.whose_turn():
-                if self._executors[app].is_open:
-                    await self._executors[app].answer()
 
     async def _listen_for_cancels(self) -> None:
         async for job_id in self._engines.bus.listen_cancels(self.identity.node_id):

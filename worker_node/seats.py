@@ -93,7 +93,12 @@ class Seats:
         return max((rest for rest in rests if rest is not None), default=None)
 
     def wait(self, seat: Seat, *, waits: bool) -> None:
-        """Another job may be claimed in the place of one that waits: it may be the very job that is waited for."""
+        """Another job may be claimed in the place of one that waits: it may be the very job that is waited for.
+
+        That is no matter of one that holds GPUs, in whose place none could run.
+        """
+        if seat.uses_gpus:
+            return
         seat.waits = waits and sum(other.waits for other in self._all if other is not seat) < MOST_WAIT
         if seat.waits and not any(other.is_free for other in self._all if not other.uses_gpus):
             self._all.append(Seat(uses_gpus=False))

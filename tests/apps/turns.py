@@ -54,6 +54,11 @@ class Left(TakesTurns):
 
     name = "tests/left"
 
+    @endpoint("/calls")
+    async def call_another(self, request: Turn) -> Took:
+        """It may not: it would hold its slot meanwhile."""
+        return Took(**await self.call("tests/right", request, "/light"))
+
 
 class Right(TakesTurns):
     """Ends its ranks when they were idle for a moment."""

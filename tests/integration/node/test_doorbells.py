@@ -28,8 +28,15 @@ class Desk:
 
     def __init__(self) -> None:
         self.can_start = {OPEN: True, CLOSED: False}
+        self.breaks, self.asked = False, threading.Event()
         self.answers: queue.Queue[str] = queue.Queue()
         self.work: Future[None] | None = None
+
+    def says(self, app: str) -> bool:
+        if self.breaks and app == CLOSED:
+            self.asked.set()
+            raise KeyError(app)
+        return self.can_start[app]
 
     def answer(self, app: str) -> Future[Future[None] | None]:
         self.answers.put(app)
@@ -46,7 +53,7 @@ class Listening:
 
     def __init__(self, redis_url: str) -> None:
         self.desk = Desk()
-        self.gate = Gate([OPEN, CLOSED], lambda app: self.desk.can_start[app])
+        self.gate = Gate([OPEN, CLOSED], self.desk.says)
         celery = make_celery(redis_url)
         self.worker: WorkController = make_consumer(celery, node_id="contract", gate=self.gate, answerer=self.desk)
         self.redis = redis.Redis.from_url(redis_url)
@@ -97,6 +104,21 @@ def test_a_node_that_could_not_start_an_app_leaves_its_doorbells_to_others(liste
     listening.desk.can_start[CLOSED] = True
     listening.gate.changed(CLOSED)
     assert listening.desk.next_answer() == CLOSED
+
+
+def test_an_app_that_cannot_be_asked_leaves_the_others_their_doorbells(
+    listening: Listening, caplog: pytest.LogCaptureFixture
+) -> None:
+    listening.bell.ring(OPEN)
+    listening.desk.next_answer()
+
+    listening.desk.breaks = True
+    listening.gate.changed(CLOSED)
+    assert listening.desk.asked.wait(PATIENCE_S)
+    listening.bell.ring(OPEN)
+
+    assert listening.desk.next_answer() == OPEN
+    assert "Connection to broker lost" not in caplog.text
 
 
 def test_one_doorbell_is_one_claim_also_when_several_wait(listening: Listening) -> None:

@@ -83,6 +83,18 @@ async def test_a_deep_queue_does_not_lock_other_apps_out_though_nobody_rings_for
     assert [(job.state, job.attempt) for job in done] == [(JobState.SUCCEEDED, 1)] * len(done)
 
 
+async def test_a_job_with_a_slot_may_call_no_app_and_the_node_looks_after_all_apps_as_before(
+    node: NodeProcess, desk: Desk
+) -> None:
+    caller = await desk.final(await desk.submit(LEFT, "/calls"))
+
+    others = [await desk.final(await desk.submit(app, ring=False)) for app in (LEFT, RIGHT)]
+
+    assert caller.error is not None
+    assert caller.error["code"] == "call_refused"
+    assert [job.state for job in others] == [JobState.SUCCEEDED] * 2
+
+
 async def test_an_app_that_crashes_job_after_job_rests_and_the_others_go_on(node: NodeProcess, desk: Desk) -> None:
     for _ in range(3):
         await desk.submit(FRAGILE, runs=True, ring=False)

@@ -1,0 +1,40 @@
+"""Which seats of an app could take a job: on plain values, and an app host that would take any."""
+
+from __future__ import annotations
+
+import uuid
+from types import SimpleNamespace
+from typing import Any
+
+from stoker.apps import AppVersion
+from stoker.manifest import EndpointManifest, Manifest
+from worker_node.quarantine import Quarantine
+from worker_node.seats import Seat, Seats
+
+
+def seats_of(*kinds: bool, gpus: Quarantine | None = None, **host: Any) -> Seats:
+    """Those of an app with an endpoint of each kind: with GPUs (True) or without."""
+    endpoints = tuple(
+        EndpointManifest(f"/{number}", "inference", {}, {}, kind, 60.0, None, None, 1, "")
+        for number, kind in enumerate(kinds)
+    )
+    version = AppVersion(uuid.uuid4(), "a", "", Manifest("a", "", "", int(True in kinds), endpoints))
+    app_host: Any = SimpleNamespace(**{"serves_one_at_a_time": False, "can_start": lambda _: True, **host})
+    placement: Any = SimpleNamespace(could_take=lambda _: True)
+    return Seats(version, app_host, placement, gpus or Quarantine(2, on_begin=lambda _: None), lambda _: None)
+
+
+def some(seats: Seats, *, uses_gpus: bool) -> Seat:
+    return next(seat for seat in seats if seat.uses_gpus is uses_gpus and seat.is_free)
+
+
+def test_a_job_with_gpus_that_waits_for_another_apps_leaves_its_seat_to_none_and_harms_nobody():
+    seats = seats_of(True)
+    seat = some(seats, uses_gpus=True)
+    seat.is_free = False
+
+    seats.wait(seat, waits=True)
+
+    assert not seat.waits
+    assert [(other.uses_gpus, other.is_free) for other in seats] == [(True, False)]
+    assert seats.is_ready(seat), "for the job that follows"
