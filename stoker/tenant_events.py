@@ -34,7 +34,9 @@ HERE = text("SELECT era, stoker_horizon() AS horizon FROM event_clock")
 # marks; a transaction has few rows, so sorting those of one mark costs nothing.
 _PAGE = """
 WITH here AS MATERIALIZED (
-    SELECT c.era, stoker_horizon() AS horizon, t.events_pruned
+    SELECT c.era, stoker_horizon() AS horizon, t.events_pruned,
+           coalesce((SELECT e.mark FROM job_events e WHERE e.tenant_id = :tenant_id ORDER BY e.mark DESC LIMIT 1)
+                    >= stoker_horizon(), false) AS is_held
     FROM event_clock c, tenants t WHERE t.id = :tenant_id
 ), read AS MATERIALIZED (
     SELECT e.mark, e.job_id, e.seq, e.attempt, e.kind, e.created_at,
@@ -44,9 +46,7 @@ WITH here AS MATERIALIZED (
       AND (e.mark, e.job_id, e.seq) > (:mark, CAST(:job_id AS uuid), :seq) {of_jobs}
     ORDER BY e.mark, e.job_id, e.seq LIMIT :scan
 )
-SELECT h.era, h.horizon, h.events_pruned,
-       EXISTS (SELECT FROM job_events e WHERE e.tenant_id = :tenant_id AND e.mark >= h.horizon) AS is_held,
-       r.*, a.name AS app, j.parent_id,
+SELECT h.*, r.*, a.name AS app, j.parent_id,
        (CAST(:app AS text) IS NULL OR a.name = :app)
        AND (CAST(:parent_id AS uuid) IS NULL OR j.parent_id = :parent_id)
        AND (CAST(:root_id AS uuid) IS NULL OR r.job_id = :root_id

@@ -1,16 +1,20 @@
-"""The claim finds its job by the partial indexes, whatever else is in the tables."""
+"""The claim and the tenants' streams find their rows by indexes, whatever else is in the tables."""
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from typing import Any
+from uuid import UUID
 
 import psycopg
 import pytest
+from sqlalchemy import TextClause
 
 from stoker import claiming
 from stoker.sql import statement
+from stoker.tenant_events import OF_JOBS, OF_TENANT, SCAN
 from tests.support.job_world import World
 
 pytestmark = pytest.mark.anyio
@@ -28,6 +32,15 @@ FROM generate_series(1, 20000) n
 CROSS JOIN LATERAL (SELECT CASE n % 10 WHEN 0 THEN 'queued' WHEN 1 THEN 'scheduled' ELSE 'succeeded' END AS state) s
 CROSS JOIN app_versions v JOIN (SELECT id, row_number() OVER (ORDER BY id) - 1 AS i FROM tenants) t
   ON t.i = (n * n / 7) % (SELECT count(*) FROM tenants);
+ANALYZE;
+"""
+# One tenant has nine events of ten, all below the horizon.
+FILL_EVENTS = """
+INSERT INTO job_heads (job_id, last_seq, mark) SELECT id, 2, 1 FROM jobs;
+INSERT INTO job_events (tenant_id, mark, job_id, seq, attempt, kind, data)
+SELECT CASE j.n % 10 WHEN 0 THEN j.tenant_id ELSE '{tenant_id}' END, 2 * j.n + s.seq, j.id, s.seq, 1, 'log', '{{}}'
+FROM (SELECT id, tenant_id, row_number() OVER () AS n FROM jobs) j, generate_series(1, 2) s (seq);
+UPDATE event_clock SET base = base + 1000000;
 ANALYZE;
 """
 
@@ -62,5 +75,44 @@ async def test_the_claim_uses_the_partial_indexes(world: World, database_url: st
         "lanes_open",
     ) in used, used
     assert not [scan for scan in used if scan[0] == "jobs" and scan[1] == "Seq Scan"]
+
+    await world.rows("TRUNCATE jobs, queue_lanes CASCADE")
+
+
+@pytest.mark.parametrize("read", [OF_TENANT, OF_JOBS], ids=["of_tenant", "of_jobs"])
+async def test_a_page_of_a_large_tenant_reads_neither_its_events_nor_its_jobs_from_end_to_end(
+    world: World, database_url: str, read: TextClause
+) -> None:
+    for number in range(50):
+        await world.rows("INSERT INTO tenants (id, name) VALUES (gen_random_uuid(), :name)", name=f"t{number}")
+    async with await psycopg.AsyncConnection.connect(database_url, autocommit=True) as connection:
+        await connection.execute(FILL)
+        await connection.execute(FILL_EVENTS.format(tenant_id=world.tenant_id).encode())
+        job_ids = [job_id for [job_id] in await (await connection.execute("SELECT id FROM jobs LIMIT 3")).fetchall()]
+        values = dict.fromkeys(("app", "parent_id", "root_id", "kinds", "states")) | {
+            "tenant_id": world.tenant_id,
+            "job_id": UUID(int=0),
+            "seq": 0,
+            "scan": SCAN,
+            "job_ids": job_ids,
+        }
+        names = list(dict.fromkeys(re.findall(r"(?<!:):(\w+)", read.text)))
+        numbered = re.sub(r"(?<!:):(\w+)", lambda found: f"${names.index(found[1]) + 1}", read.text)
+        await connection.execute(b"PREPARE page AS " + numbered.encode())
+        given = ", ".join(f"%({name})s" for name in names)
+        used: list[tuple[str, str, str | None]] = []
+        for mode in ("force_custom_plan", "force_generic_plan"):
+            await connection.execute(f"SET plan_cache_mode = {mode}".encode())
+            for mark in (0, 20_000, 1_000_000):
+                explaining = psycopg.AsyncClientCursor(connection)
+                await explaining.execute(
+                    f"EXPLAIN (FORMAT JSON) EXECUTE page({given})".encode(), values | {"mark": mark}
+                )
+                row = await explaining.fetchone()
+                assert row is not None
+                used += scans(row[0][0]["Plan"])
+
+    assert "events_of_tenant" in {index for *_, index in used}
+    assert not [scan for scan in used if scan[0] in ("job_events", "jobs") and scan[1] == "Seq Scan"], used
 
     await world.rows("TRUNCATE jobs, queue_lanes CASCADE")
