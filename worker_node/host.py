@@ -23,17 +23,8 @@ from worker_node.host_calls import HostCalls
 from worker_node.host_loading import HostLoading
 from worker_node.host_process import HostProcess
 from worker_node.host_ranks import HostRanks
-from worker_node.host_values import (
-    AppReplaced,
-    AppSpec,
-    HostCall,
-    HostEvent,
-    HostResult,
-    HostStatus,
-    LocalFile,
-    without_credentials,
-)
-from worker_node.sessions import session_ends
+from worker_node.host_remains import Remains
+from worker_node.host_values import AppReplaced, AppSpec, HostCall, HostEvent, HostResult, HostStatus, LocalFile
 
 __all__ = ["AppHost", "AppReplaced", "AppSpec", "HostCall", "HostEvent", "HostResult", "HostStatus", "LocalFile"]
 
@@ -41,8 +32,6 @@ logger = log.get(__name__)
 
 STEADY_S = 60.0
 """A child that lived this long was well: its end is the first failure in a row."""
-KERNEL_S = 60.0
-"""How long the kernel may take to end processes that were killed, and to give their GPU's memory back."""
 
 
 class AppHost:
@@ -52,12 +41,12 @@ class AppHost:
         self.spec = spec
         self.loading = HostLoading(spec.import_string)
         self.status = HostStatus("down", "none", None, (), 0)
-        self._env, self._on_change = without_credentials(spec.env), on_change
+        self._on_change = on_change
         self._process: HostProcess | None = None
         self._spawned_at = 0.0
         self._failures = 0
         self._is_stopping = self._was_killed = False
-        self._last_session: int | None = None
+        self._remains = Remains(spec.import_string)
         self._ranks = HostRanks(spec.import_string, self._send)
         self._calls = HostCalls(spec.spool, self._send, self._kill)
         self._usable = asyncio.Event()
@@ -122,9 +111,8 @@ class AppHost:
         if not await self._ranks.vacate() and process is not None:
             self._kill()
             await process.ended.wait()
-        if self._last_session is not None and not await session_ends(self._last_session, KERNEL_S):
-            logger.error("ranks_are_still_there", app=self.spec.import_string, session=self._last_session)
-        self._last_session = None
+        await self._remains.are_gone()
+        self._change(runner="none", rank_pids=())  # ranks that were broken say nothing when they end
 
     async def call(self, call: HostCall) -> HostResult:
         """Serve one call. Cancelling the task that awaits it cancels the call.
@@ -181,7 +169,7 @@ class AppHost:
         self.spec.spool.mkdir(mode=0o700, parents=True, exist_ok=True)
         self.loading.refusal, self._was_killed, self._spawned_at = None, False, time.monotonic()
         process = self._process = HostProcess(
-            self.spec.import_string, self._env, self._receive, self._ended, lambda: self._calls.names
+            self.spec.import_string, self.spec.env, self._receive, self._ended, lambda: self._calls.names
         )
         self._send(protocol.Load(self.spec.import_string, self.spec.world_size, str(self.spec.spool.resolve())))
         self._ranks.came_up()
@@ -220,7 +208,8 @@ class AppHost:
                 self._change(state="ready")
                 self._usable.set()
             case protocol.Ranks(state=state, pids=pids):
-                self._change(runner=self._ranks.changed(state), rank_pids=tuple(pids))
+                runner = self._ranks.changed(state)
+                self._change(runner=runner, rank_pids=() if runner == "none" else tuple(pids))
             case protocol.WarmedUp(error=error):
                 self._ranks.warmed_up(None if error is None else failures.revive(error))
             case protocol.Vacated():
@@ -231,9 +220,11 @@ class AppHost:
     def _ended(self, exit_code: int) -> None:
         process, refusal = self._process, self.loading.refusal
         self._process = None
-        self._last_session = None if process is None else process.pid
         self._usable.clear()
-        last = "" if process is None else "\n".join(process.last_lines)
+        last = ""
+        if process is not None:
+            last = "\n".join(process.last_lines)
+            self._remains.are_of(process.pid)
         problem = f"the app's process ended with exit code {exit_code}"
         self._is_stopping = self._is_stopping or self.loading.has_failed(problem, last)
         error = WorkerCrashed(problem if refusal is None else refusal.problem, hint=last[-2000:] or None)

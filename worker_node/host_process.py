@@ -19,6 +19,7 @@ from collections.abc import Callable, Mapping
 
 from stoker import log
 from worker_node.apphost.protocol import Message, ProtocolViolationError, Unpacker, pack
+from worker_node.host_values import without_credentials
 from worker_node.sessions import end_session
 
 logger = log.get(__name__)
@@ -63,7 +64,7 @@ class HostProcess(asyncio.Protocol):
             # The kernel ends the child with the thread that starts it: the event loop's, which outlives its callbacks.
             self._popen = subprocess.Popen(
                 [sys.executable, "-m", "worker_node.apphost", str(theirs.fileno()), str(os.getpid())],
-                env={**env, "PYTHONUNBUFFERED": "1"},
+                env={**without_credentials(env), "PYTHONUNBUFFERED": "1"},
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,

@@ -90,7 +90,9 @@ class HostRanks:
             self._leaving.set_result(None)
 
     def changed(self, state: str) -> RunnerState:
-        """Take in a new state, and give it as it is shown."""
+        """Take in a new state, and give it as it is shown. Of ranks that have lost their place nothing is."""
+        if not self.is_placed:
+            return "none"
         if state in ("broken", "warm"):
             self._is_broken = state == "broken"
         if state == "broken":

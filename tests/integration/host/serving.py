@@ -225,6 +225,8 @@ class Rude(App):
             await asyncio.Event().wait()
         if request.what == "block":
             wait_in_the_loop(request.path)
+        if request.what == "broken ranks":
+            claim_broken_ranks()
         if request.what == "print":
             sys.stdout.buffer.write(b"\x00\x00\x00\x05garbage \xff\xfe" + b"x" * 100_000 + b"\n")
             os.write(2, b"and more\n")
@@ -257,6 +259,12 @@ def scribble(_path: str) -> None:
             with socket.socket(fileno=os.dup(int(entry.name))) as found:
                 if found.family == socket.AF_UNIX:
                     found.sendall(b"\xff" * 64)
+
+
+def claim_broken_ranks() -> None:
+    """Say what an app's process says when its ranks could not be rebuilt."""
+    call: Any = current_call.get()
+    call._link.send(protocol.Ranks("broken", []))
 
 
 DEEDS: dict[str, Callable[[str], object]] = {

@@ -73,6 +73,19 @@ async def test_an_app_that_does_not_give_its_slots_up_is_ended_with_its_ranks(
         await blocked
 
 
+async def test_an_app_whose_ranks_were_broken_is_served_again_after_it_gave_its_slots_up(serve: Serve) -> None:
+    rude = await serve("Rude")
+    await rude.call(what="broken ranks")
+    before = rude.host.status.runner, rude.host.can_start(True)
+
+    await rude.host.vacate()
+    after = rude.host.status.runner, rude.host.can_start(True)
+    await rude.call(what="broken ranks")  # what was still to be said of those that have ended
+
+    assert (before, after) == (("broken", False), ("none", True))
+    assert rude.host.can_start(True)
+
+
 @pytest.mark.parametrize("what", ["block", "deaf"])
 async def test_a_cancel_that_an_app_does_not_heed_ends_its_process(serve: Serve, tmp_path: Path, what: str) -> None:
     rude = await serve("Rude")
