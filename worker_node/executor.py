@@ -52,7 +52,8 @@ class Executor:
     ) -> None:
         self._engines, self._identity, self._attempts = engines, identity, attempts
         self._host, self.version, self._placement, self._on_change = host, version, placement, on_change
-        self._seats = Seats(version, host, placement, gpus, partial(on_rest, version.app))
+        rest = partial(on_rest, version.app)
+        self._seats = Seats(version, host, placement, gpus, rest, most_waiting=engines.most_waiting)
         self._claims = Claims(engines, identity, attempts, version, self._seats, placement, lease_s=lease_s)
         self._claiming = asyncio.Lock()
         self._work: set[asyncio.Task[None]] = set()
@@ -70,6 +71,11 @@ class Executor:
     def lacks_slots(self) -> bool:
         """Whether other apps' ranks are all that keeps a job of this app from being claimed."""
         return self._seats.lack_slots
+
+    @property
+    def lacks_more_than_slots(self) -> bool:
+        """Whether no job could be claimed for the app's ranks although they have none, whoever has the slots."""
+        return self._seats.lack_more_than_slots
 
     @property
     def runner(self) -> RunnerInfo:

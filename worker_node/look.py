@@ -62,11 +62,16 @@ class Look:
                         await self._executors[app].answer()
 
     async def _ask_after_waiting(self, executor: Executor) -> None:
-        """Make known what waits for slots that others hold: no doorbell of it is heard here."""
+        """Make known what waits for slots that others hold: no doorbell of it is heard here.
+
+        What could not be claimed even then waits for something else, and keeps no slots from those who could use them.
+        """
         if executor.lacks_slots:
             queue = QueueKey(executor.version.id, uses_gpus=True)
             waited_s = await waiting.oldest_s(self._db, queue, self._node_id)
             self._placement.waits(executor.app, waited_s)
+        elif executor.lacks_more_than_slots:
+            self._placement.waits(executor.app, None)
 
 
 @contextmanager

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -22,6 +22,7 @@ class Asked:
     jobs: int = 0
     fails: bool = False
     lacks_slots: bool = False
+    lacks_more_than_slots: bool = False
     answered: list[bool] = field(default_factory=list)
 
     @property
@@ -36,10 +37,20 @@ class Asked:
         return "work" if self.answered[-1] else None
 
 
+class Told:
+    """Stands for the placement: keeps what it is told of who waits."""
+
+    def __init__(self) -> None:
+        self.waits_for: dict[str, float | None] = {}
+
+    def waits(self, app: str, for_s: float | None) -> None:
+        self.waits_for[app] = for_s
+
+
 async def test_an_app_that_cannot_be_asked_costs_the_others_no_turn() -> None:
     heard: deque[str] = deque()
     apps = {"a": Asked("a", fails=True), "b": Asked("b", jobs=2)}
-    look = Look(*_parts(), apps, every_s=1, on_change=heard.append)  # type: ignore[arg-type]
+    look = look_at(Told(), apps, on_change=heard.append)
 
     await look.turn()
 
@@ -47,5 +58,17 @@ async def test_an_app_that_cannot_be_asked_costs_the_others_no_turn() -> None:
     assert list(heard) == ["b"]
 
 
-def _parts() -> tuple[Any, str, Any]:
-    return None, "a node", SimpleNamespace()
+async def test_jobs_that_could_not_be_claimed_though_there_were_slots_wait_for_none() -> None:
+    placement = Told()
+    apps = {"a": Asked("a", lacks_more_than_slots=True), "b": Asked("b")}
+
+    await look_at(placement, apps).turn()
+
+    assert placement.waits_for == {"a": None}
+
+
+def look_at(placement: Told, apps: dict[str, Asked], on_change: Callable[[str], None] = lambda _: None) -> Look:
+    db: Any = None  # whose jobs nobody asks for
+    executors: Any = apps
+    room: Any = placement
+    return Look(db, "a node", room, executors, every_s=1, on_change=on_change)

@@ -181,26 +181,37 @@ def test_small_apps_do_not_keep_a_large_one_out_that_waits_past_the_bound():
 
 @dataclass
 class Load:
-    """One app's queue in a simulated node: it always has a next job. ``done`` are the times of its jobs' ends."""
+    """One app's queue in a simulated node: it always has a next job. ``done`` are the times of its jobs' ends.
+
+    From ``breaks_at`` on no job of it can be claimed: its process is down, say.
+    """
 
     app: str
     run_s: float
+    breaks_at: float | None
     ends_at: float | None = None
     done: list[float] = field(default_factory=list)
+
+    def is_well(self, now: float) -> bool:
+        return self.breaks_at is None or now < self.breaks_at
 
 
 @settings(deadline=None, max_examples=30)
 @given(
     count=st.integers(1, 4),
-    apps=st.lists(st.tuples(st.integers(1, 4), st.floats(1, 40), st.booleans()), min_size=1, max_size=5),
+    apps=st.lists(
+        st.tuples(st.integers(1, 4), st.floats(1, 40), st.booleans(), st.none() | st.floats(0, 300)),
+        min_size=1,
+        max_size=5,
+    ),
     stop_s=st.floats(0, 10),
 )
-def test_no_slot_is_held_twice_and_every_app_gets_its_turn(
-    count: int, apps: Sequence[tuple[int, float, bool]], stop_s: float
+def test_no_slot_is_held_twice_and_every_app_that_can_gets_its_turn(
+    count: int, apps: Sequence[tuple[int, float, bool, float | None]], stop_s: float
 ) -> None:
     slots = Slots(count, BOUND_S)
-    loads = [Load("abcde"[number], run_s) for number, (_, run_s, _) in enumerate(apps)]
-    for load, (size, _, keeps) in zip(loads, apps, strict=True):
+    loads = [Load("abcde"[number], run_s, breaks_at) for number, (_, run_s, _, breaks_at) in enumerate(apps)]
+    for load, (size, _, keeps, _) in zip(loads, apps, strict=True):
         slots.add(load.app, min(size, count), keeps=keeps, keep_alive_s=5.0)
     leaving: dict[str, float] = {}
     # A turn is the bound at most, the job in work at its end, and the end of the ranks; the others' come before.
@@ -215,12 +226,14 @@ def test_no_slot_is_held_twice_and_every_app_gets_its_turn(
         for load in loads:
             if load.ends_at is not None and slots[load.app].held and load.ends_at <= now:
                 load.done.append(now)
-                load.ends_at = now + load.run_s if slots.could_take(load.app, now) else None
+                load.ends_at = now + load.run_s if load.is_well(now) and slots.could_take(load.app, now) else None
                 if load.ends_at is None:
                     slots.ends(load.app, now)
         for app in [*slots.whose_turn(now), *(load.app for load in loads)]:
             load = next(load for load in loads if load.app == app)
-            if load.ends_at is None and slots.take(app, now):
+            if load.ends_at is None and not load.is_well(now):
+                slots.waits_no_more(app)
+            elif load.ends_at is None and slots.take(app, now):
                 slots.keep(app)
                 load.ends_at = now + stop_s + load.run_s
                 _carry_out(slots, leaving, now, stop_s)
@@ -229,7 +242,7 @@ def test_no_slot_is_held_twice_and_every_app_gets_its_turn(
         _check(slots, count)
         now += TICK_S
 
-    for load in loads:
+    for load in [load for load in loads if load.breaks_at is None]:
         pauses = [later - sooner for sooner, later in zip([0.0, *load.done], [*load.done, now], strict=True)]
         assert max(pauses) <= patience_s, f"{load.app} waited {max(pauses)} s"
 
