@@ -169,7 +169,9 @@ async def read(
 def _page(rows: Sequence[Any], after: Cursor, scan: int) -> EventPage:
     first, found = rows[0], [row for row in rows if row.mark is not None]
     places = [Cursor(first.era, row.mark, row.job_id.int, row.seq) for row in found]
-    has_gap = after != START and (after.era != first.era or after.mark < first.events_pruned)
+    # What lies beyond the horizon was numbered in a life of the database that is lost.
+    is_lost = after.mark > first.horizon
+    has_gap = after != START and (after.era != first.era or after.mark < first.events_pruned or is_lost)
     return EventPage(
         events=tuple(
             TenantEvent(
@@ -186,7 +188,7 @@ def _page(rows: Sequence[Any], after: Cursor, scan: int) -> EventPage:
             for row, place in zip(found, places, strict=True)
             if row.is_wanted
         ),
-        cursor=places[-1] if places else after._replace(era=first.era),
+        cursor=places[-1] if places else Cursor(first.era, first.horizon) if is_lost else after._replace(era=first.era),
         has_more=len(found) == scan,
         is_held=first.is_held,
         has_gap=has_gap,

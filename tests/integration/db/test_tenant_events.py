@@ -178,6 +178,45 @@ async def test_a_restored_database_whose_numbers_start_anew_puts_new_rows_after_
     assert not (await read_until(world, again.cursor, 0)).has_gap
 
 
+async def test_who_saw_a_restored_database_that_was_restored_again_is_told_and_sees_all_that_is_new(
+    world: World,
+) -> None:
+    claim, _ = await run_two(world)
+    backup = [await world.value(f"SELECT {column} FROM event_clock") for column in ("era", "base")]
+    await world.rows("UPDATE event_clock SET server = 'another'")
+    assert await event_clock.keep(world.db)
+    await jobs.append_events(world.db, claim.lease, [(EventKind.LOG, {"message": "lost"})])
+    seen = (await read_until(world, START, 5)).cursor
+    lost = seen._replace(mark=seen.mark + 1_000_000)
+
+    await world.rows("DELETE FROM job_events WHERE data ->> 'message' = 'lost'")
+    await world.rows(
+        "UPDATE event_clock SET era = :era, base = :base, server = 'another'", era=backup[0], base=backup[1]
+    )
+    await world.set_clock(3600)
+    assert await event_clock.keep(world.db)
+    await world.rows("UPDATE job_heads SET last_seq = 2, mark = 0")
+    other = await world.submit()
+
+    page = await read_until(world, lost, 1)
+    assert page.has_gap
+    assert [event.job_id for event in page.events] == [other.job_id]
+
+
+async def test_a_place_beyond_what_is_numbered_yet_is_of_a_lost_life_and_what_comes_is_seen(world: World) -> None:
+    await run_two(world)
+    # As after a snapshot of the volume was put back: the same server, the same era, fewer transactions.
+    seen = (await read_until(world, START, 4)).cursor
+    ahead = seen._replace(mark=seen.mark + 1_000_000)
+
+    page = await tenant_events.read(world.db, world.tenant_id, ahead, ALL)
+    await world.submit()
+    after = await read_until(world, page.cursor, 1)
+
+    assert page.has_gap
+    assert (said(after.events), after.has_gap) == (["queued"], False)
+
+
 @pytest.mark.parametrize("written", ["", "0.0", "1.2.3.4", "1.-2.00000000000000000000000000000000.1", "x" * 99])
 def test_what_is_no_place_is_refused(written: str) -> None:
     with pytest.raises(InvalidRequest):
