@@ -52,8 +52,7 @@ class Executor:
     ) -> None:
         self._engines, self._identity, self._attempts = engines, identity, attempts
         self._host, self.version, self._placement, self._on_change = host, version, placement, on_change
-        rest = partial(on_rest, version.app)
-        self._seats = Seats(version, host, placement, gpus, rest, most_waiting=engines.most_waiting)
+        self._seats = Seats(version, host, placement, gpus, partial(on_rest, version.app))
         self._claims = Claims(engines, identity, attempts, version, self._seats, placement, lease_s=lease_s)
         self._claiming = asyncio.Lock()
         self._work: set[asyncio.Task[None]] = set()
