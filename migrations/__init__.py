@@ -5,14 +5,17 @@ It knows nothing of jobs beyond their shape, and no other package imports it. ``
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from pathlib import Path
 
+import psycopg
 from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import Engine, create_engine, text
+from sqlalchemy import Connection, Engine, create_engine, text
+from sqlalchemy.exc import OperationalError
 from sqlalchemy.pool import NullPool
 
 from stoker.database import CONNECT_TIMEOUT_S, driver_url
@@ -20,8 +23,12 @@ from stoker.errors import ConfigurationError
 
 OLDEST_SERVER = 170_000  # transaction_timeout
 LOCK = 7_307_199_750_218_001  # any number, as long as all who migrate this database ask for the same
-WAIT_FOR_OTHERS = "120s"  # another process may be migrating: let it end
-WAIT_FOR_TABLES = "10s"  # rather fail than hold up every job behind our wait for a table
+WAIT_FOR_OTHERS_S = 120.0  # another process may be migrating: let it end
+# All who want a table wait behind us while we wait for it. So we give it up before a lease feels that, leave the table
+# to them for a while, and ask again. Longer than deadlock_timeout: only then does an autovacuum make way.
+WAIT_FOR_TABLE = "1500ms"
+PAUSE_S = 1.0
+TRIES = 60
 ONE_STATEMENT = "10min"
 
 
@@ -70,17 +77,50 @@ def _move(database_url: str, revision: str, go: Callable[[Config, str], None]) -
                     f"the server is PostgreSQL {version // 10_000}, Stoker needs {OLDEST_SERVER // 10_000} or newer",
                     hint="Upgrade PostgreSQL first; nothing was changed.",
                 )
-            # Of the session, which ends with us: each revision is a transaction of its own.
-            connection.execute(text(f"SET lock_timeout = '{WAIT_FOR_OTHERS}'"))
-            connection.execute(text(f"SELECT pg_advisory_lock({LOCK})"))
-            connection.execute(text(f"SET lock_timeout = '{WAIT_FOR_TABLES}'"))
-            connection.execute(text(f"SET statement_timeout = '{ONE_STATEMENT}'"))
-            connection.commit()
+            connection.rollback()
+            _take_turn(connection)
             settings = config()
             settings.attributes["connection"] = connection
-            go(settings, revision)
+            for left in reversed(range(TRIES)):
+                # Of the session, which ends with us: a revision is one transaction or several.
+                connection.execute(text(f"SET lock_timeout = '{WAIT_FOR_TABLE}'"))
+                connection.execute(text(f"SET statement_timeout = '{ONE_STATEMENT}'"))
+                connection.commit()
+                try:
+                    return go(settings, revision)
+                except OperationalError as error:
+                    if not _is_busy(error.orig) or not left:
+                        raise
+                except psycopg.OperationalError as error:  # of a script that went past SQLAlchemy
+                    if not _is_busy(error) or not left:
+                        raise
+                connection.rollback()
+                time.sleep(PAUSE_S)  # whoever was behind us is served now
     finally:
         engine.dispose()
+
+
+def _take_turn(connection: Connection) -> None:
+    """Be the only one who migrates, as long as the session lasts.
+
+    Not by waiting for the lock: a statement that waits is an open transaction, and an index that is built
+    concurrently waits for those.
+    """
+    give_up_at = time.monotonic() + WAIT_FOR_OTHERS_S
+    while not connection.execute(text(f"SELECT pg_try_advisory_lock({LOCK})")).scalar_one():
+        connection.rollback()
+        if time.monotonic() > give_up_at:
+            raise ConfigurationError(
+                "another process is migrating this database",
+                hint="Wait for its end; pg_stat_activity names it 'stoker-migrate'. Nothing was changed.",
+            )
+        time.sleep(0.1)
+    connection.commit()
+
+
+def _is_busy(error: BaseException | None) -> bool:
+    """Whether somebody holds a table, or it was given up so that somebody else could go on."""
+    return isinstance(error, psycopg.errors.LockNotAvailable | psycopg.errors.DeadlockDetected)
 
 
 def _engine(database_url: str) -> Engine:

@@ -1,6 +1,7 @@
 """What Alembic runs: each migration in a transaction of its own, on the connection that it is given or on DATABASE_URL.
 
-The locks that one takes on a table are gone before the next one begins: a heartbeat waits for no more than it.
+The locks that one takes on a table are gone before the next one begins: a heartbeat waits for no more than it. So a
+migration locks one table that is in use and touches none of its rows; those that read or write rows lock no table.
 """
 
 from __future__ import annotations

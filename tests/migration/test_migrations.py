@@ -14,6 +14,7 @@ from sqlalchemy import create_engine
 
 import migrations
 from stoker.database import driver_url
+from stoker.errors import ConfigurationError
 from stoker.local.engines import Engines
 from stoker.tables import metadata
 from tests.support.databases import fresh_database
@@ -112,10 +113,10 @@ def test_two_upgrades_at_once_end_in_one_schema(empty_url: str) -> None:
 
 
 def test_a_migration_waits_for_another_one_and_says_so_in_time(empty_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(migrations, "WAIT_FOR_OTHERS", "50ms")
+    monkeypatch.setattr(migrations, "WAIT_FOR_OTHERS_S", 0.05)
     with psycopg.connect(empty_url) as other:
         other.execute(f"SELECT pg_advisory_xact_lock({migrations.LOCK})")
-        with pytest.raises(Exception, match="lock timeout"):
+        with pytest.raises(ConfigurationError, match="another process is migrating"):
             migrations.upgrade(empty_url)
 
     assert migrations.upgrade(empty_url) == migrations.head()
@@ -149,7 +150,8 @@ def test_a_revision_that_fails_leaves_those_before_it_and_holds_no_lock(
     empty_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     migrations.upgrade(empty_url, "0001")
-    monkeypatch.setattr(migrations, "WAIT_FOR_TABLES", "50ms")
+    monkeypatch.setattr(migrations, "WAIT_FOR_TABLE", "50ms")
+    monkeypatch.setattr(migrations, "TRIES", 1)
     with psycopg.connect(empty_url) as other:
         other.execute("SELECT count(*) FROM apps")  # 0003 adds a column to it
 

@@ -16,10 +16,10 @@ _template_lock = threading.Lock()
 
 
 @contextmanager
-def fresh_database(engines: Engines, *, migrated: bool = True) -> Iterator[str]:
+def fresh_database(engines: Engines, *, migrated: bool = True, template: str | None = None) -> Iterator[str]:
     """The URL of a database of one's own, dropped at the end, with the sessions that are still open on it."""
     name = f"test_{uuid4().hex[:16]}"
-    template = _template(engines) if migrated else "template0"
+    template = template or (_template(engines) if migrated else "template0")
     _run(engines, f'CREATE DATABASE "{name}" TEMPLATE "{template}"')
     try:
         yield _url(engines, name)

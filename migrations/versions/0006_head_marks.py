@@ -1,23 +1,21 @@
-"""An attempt whose log is longer than its rows has the rest in a file, found by the token of its link.
+"""The newest mark among a job's events.
 
 Frozen: it imports nothing of the project, so that it makes the same schema for ever.
 """
 
 from alembic import op
 
-revision = "0011"
-down_revision = "0010"
+revision = "0006"
+down_revision = "0005"
 branch_labels = None
 depends_on = None
 
 UP = """
-ALTER TABLE job_attempts ADD COLUMN log_token TEXT, ADD COLUMN log_file JSONB;
-CREATE UNIQUE INDEX attempts_by_log ON job_attempts (log_token) WHERE log_token IS NOT NULL;
+ALTER TABLE job_heads ADD COLUMN mark BIGINT DEFAULT 0 NOT NULL;
 """
 
 DOWN = """
-DROP INDEX attempts_by_log;
-ALTER TABLE job_attempts DROP COLUMN log_token, DROP COLUMN log_file;
+ALTER TABLE job_heads DROP COLUMN mark;
 """
 
 

@@ -1,23 +1,21 @@
-"""When a runner was last used, and until when its app is quarantined on its node.
+"""An attempt whose log is longer than its rows has the rest in a file, found by the token of its link.
 
 Frozen: it imports nothing of the project, so that it makes the same schema for ever.
 """
 
 from alembic import op
 
-revision = "0007"
-down_revision = "0006"
+revision = "0012"
+down_revision = "0011"
 branch_labels = None
 depends_on = None
 
 UP = """
-ALTER TABLE runners ADD COLUMN used_at TIMESTAMP WITH TIME ZONE;
-ALTER TABLE runners ADD COLUMN quarantined_until TIMESTAMP WITH TIME ZONE;
+ALTER TABLE job_attempts ADD COLUMN log_token TEXT, ADD COLUMN log_file JSONB;
 """
 
 DOWN = """
-ALTER TABLE runners DROP COLUMN quarantined_until;
-ALTER TABLE runners DROP COLUMN used_at;
+ALTER TABLE job_attempts DROP COLUMN log_token, DROP COLUMN log_file;
 """
 
 

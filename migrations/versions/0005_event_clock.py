@@ -1,7 +1,6 @@
-"""What the stream of a tenant's events is read by: each row's tenant and mark, and the clock that marks rise with.
+"""The clock that the marks of events rise with, and up to where a tenant's events were deleted.
 
-Rows that are there before it stay without: the stream of many jobs begins here. Frozen: it imports nothing of the
-project, so that it makes the same schema for ever.
+Frozen: it imports nothing of the project, so that it makes the same schema for ever.
 """
 
 from alembic import op
@@ -36,15 +35,9 @@ COMMENT ON FUNCTION stoker_horizon() IS 'No transaction below this mark is open:
 INSERT INTO event_clock (server) VALUES (stoker_server());
 
 ALTER TABLE tenants ADD COLUMN events_pruned BIGINT DEFAULT 0 NOT NULL;
-ALTER TABLE job_heads ADD COLUMN mark BIGINT DEFAULT 0 NOT NULL;
-ALTER TABLE job_events ADD COLUMN tenant_id UUID, ADD COLUMN mark BIGINT;
-CREATE INDEX events_of_tenant ON job_events (tenant_id, mark) WHERE tenant_id IS NOT NULL;
 """
 
 DOWN = """
-DROP INDEX events_of_tenant;
-ALTER TABLE job_events DROP COLUMN tenant_id, DROP COLUMN mark;
-ALTER TABLE job_heads DROP COLUMN mark;
 ALTER TABLE tenants DROP COLUMN events_pruned;
 DROP FUNCTION stoker_horizon();
 DROP FUNCTION stoker_mark();

@@ -1,24 +1,45 @@
-"""Every attempt that has ended has its usage, also one whose node was lost: leases say when they were last renewed.
+"""Usage of every attempt that has ended, also one whose node was lost, with phases and peak memory; a view sums them.
 
-Frozen: it imports nothing of the project, so that it makes the same schema for ever.
+An attempt that the release before has ended without its node's word has no usage, and no phases by which that is
+known. What was recorded before gets its phases in 0015. Frozen: it imports nothing of the project.
 """
 
 from alembic import op
 
-revision = "0008"
-down_revision = "0007"
+revision = "0011"
+down_revision = "0010"
 branch_labels = None
 depends_on = None
 
-# What was lost until now is counted with nothing: nobody knows what it took.
 UP = """
-ALTER TABLE job_leases ADD COLUMN renewed_at TIMESTAMP WITH TIME ZONE DEFAULT stoker_now() NOT NULL;
-ALTER TABLE usage_records ALTER COLUMN warm DROP NOT NULL;
-INSERT INTO usage_records (job_id, attempt, tenant_id, app_id, node_id, outcome, gpus, gpu_seconds, started_at, ended_at)
-SELECT t.job_id, t.attempt, j.tenant_id, v.app_id, t.node_id, t.outcome, t.gpus, t.gpu_seconds, t.claimed_at, t.ended_at
-FROM job_attempts t JOIN jobs j ON j.id = t.job_id JOIN app_versions v ON v.id = j.version_id
-WHERE t.outcome IS NOT NULL
-ON CONFLICT DO NOTHING;
+ALTER TABLE usage_records
+    ALTER COLUMN warm DROP NOT NULL,
+    ADD COLUMN phases JSONB DEFAULT '{}' NOT NULL,
+    ADD COLUMN peak_memory_bytes BIGINT;
+
+CREATE VIEW v_usage AS
+SELECT t.name AS tenant, a.name AS app, date_trunc('day', u.ended_at) AS day, u.outcome, count(*) AS attempts,
+       sum(u.gpu_seconds) AS gpu_seconds,
+       count(*) FILTER (WHERE u.warm) AS warm, count(*) FILTER (WHERE NOT u.warm) AS cold,
+       coalesce(sum((u.phases ->> 'queued')::float8), 0) AS queued_s,
+       coalesce(sum((u.phases ->> 'claimed')::float8), 0) AS claimed_s,
+       coalesce(sum((u.phases ->> 'cold_start')::float8), 0) AS cold_start_s,
+       coalesce(sum((u.phases ->> 'run')::float8), 0) AS run_s,
+       coalesce(sum((u.phases ->> 'upload')::float8), 0) AS upload_s,
+       coalesce(sum((u.phases ->> 'held')::float8), 0) AS held_s,
+       max(u.peak_memory_bytes) AS peak_memory_bytes
+FROM usage_records u
+JOIN tenants t ON t.id = u.tenant_id
+JOIN apps a ON a.id = u.app_id
+GROUP BY t.name, a.name, date_trunc('day', u.ended_at), u.outcome
+ORDER BY day DESC, tenant, app, u.outcome;
+DO $$
+BEGIN
+    IF EXISTS (SELECT 1 FROM pg_roles WHERE rolname = 'stoker_readonly') THEN
+        GRANT SELECT ON v_usage TO stoker_readonly;
+    END IF;
+END $$;
+
 CREATE OR REPLACE VIEW v_invariants AS
 SELECT 'a running job has a lease of its attempt' AS rule, j.id AS job_id, format('attempt %s', j.attempt) AS detail
 FROM jobs j WHERE j.state = 'running'
@@ -69,7 +90,8 @@ GROUP BY j.id HAVING count(d.id) <> CASE WHEN j.finished_at IS NOT NULL AND j.we
 UNION ALL
 SELECT 'usage is what the attempt took', t.job_id, format('attempt %s: %s and %s', t.attempt, t.gpu_seconds, u.gpu_seconds)
 FROM job_attempts t LEFT JOIN usage_records u ON u.job_id = t.job_id AND u.attempt = t.attempt
-WHERE u.outcome IS DISTINCT FROM t.outcome OR t.gpu_seconds <> coalesce(u.gpu_seconds, 0)
+WHERE t.gpu_seconds <> coalesce(u.gpu_seconds, 0) OR (u.job_id IS NOT NULL AND u.outcome IS DISTINCT FROM t.outcome)
+   OR (u.job_id IS NULL AND t.outcome IS NOT NULL AND t.phases <> '{}')
 UNION ALL
 SELECT 'outputs are of the attempt that succeeded', o.job_id, format('attempt %s: %s', o.attempt, o.name)
 FROM job_outputs o JOIN jobs j ON j.id = o.job_id WHERE j.state <> 'succeeded' OR o.attempt <> j.attempt;
@@ -131,11 +153,12 @@ WHERE t.gpu_seconds <> coalesce(u.gpu_seconds, 0)
 UNION ALL
 SELECT 'outputs are of the attempt that succeeded', o.job_id, format('attempt %s: %s', o.attempt, o.name)
 FROM job_outputs o JOIN jobs j ON j.id = o.job_id WHERE j.state <> 'succeeded' OR o.attempt <> j.attempt;
+DROP VIEW v_usage;
 UPDATE job_attempts t SET gpu_seconds = 0 FROM usage_records u
 WHERE u.job_id = t.job_id AND u.attempt = t.attempt AND u.warm IS NULL;
 DELETE FROM usage_records WHERE warm IS NULL;
 ALTER TABLE usage_records ALTER COLUMN warm SET NOT NULL;
-ALTER TABLE job_leases DROP COLUMN renewed_at;
+ALTER TABLE usage_records DROP COLUMN phases, DROP COLUMN peak_memory_bytes;
 """
 
 
