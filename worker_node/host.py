@@ -109,8 +109,7 @@ class AppHost:
         """End the ranks; when it returns none of their processes is left. No call that needs them is under way."""
         process = self._process
         if not await self._ranks.vacate() and process is not None:
-            self._kill()
-            await process.ended.wait()
+            await self._remains.end_ranks(process.pid)
         await self._remains.are_gone()
         self._change(runner="none", rank_pids=())  # ranks that were broken say nothing when they end
 

@@ -20,7 +20,7 @@ from worker_node.host_values import RunnerState
 VACATE_GRACE_S = 5.0
 """For the teardown of ranks whose slots another app waits for."""
 VACATE_S = 10.0
-"""How long an app's process may take in all until its ranks are gone; then it is ended itself."""
+"""How long an app's process may take in all until its ranks are gone; then they are killed over its head."""
 
 logger = log.get(__name__)
 
@@ -36,6 +36,7 @@ class HostRanks:
         self._failures = 0
         self._warming: list[asyncio.Future[None]] = []
         self._leaving: asyncio.Future[None] | None = None
+        self._unanswered = 0
 
     def place(self, devices: Sequence[int] | None) -> None:
         """Let them be on these devices; None: anywhere."""
@@ -56,18 +57,22 @@ class HostRanks:
         self._send(protocol.WarmUp())
 
     async def vacate(self) -> bool:
-        """End them and let them be nowhere. True: they are gone, by the process's own word or with it."""
+        """End them and let them be nowhere. True: they are gone, by the process's own word or with it.
+
+        False: it has not said so, and may do it yet.
+        """
         self.is_placed = self._wants_warm = self._is_broken = False
         self._tell_waiting(
             WorkerCrashed("the ranks were ended while they started", hint="Another app needed the slots.")
         )
-        leaving = self._leaving = asyncio.get_running_loop().create_future()
-        self._send(protocol.Vacate(VACATE_GRACE_S))
         if not self._is_up:
             return True
+        leaving = self._leaving = asyncio.get_running_loop().create_future()
+        self._send(protocol.Vacate(VACATE_GRACE_S))
+        self._unanswered += 1
         await asyncio.wait([leaving], timeout=VACATE_S)
         if not leaving.done():
-            logger.warning("ranks_do_not_end", app=self._name, then="the app's process is killed")
+            logger.warning("ranks_do_not_end", app=self._name, then="they are killed")
         return leaving.done()
 
     def came_up(self) -> None:
@@ -82,11 +87,13 @@ class HostRanks:
         """The process has ended, and the ranks with it."""
         self._is_up = self._is_broken = False
         self._tell_waiting(error)
+        self._unanswered = 0
         self.vacated()
 
     def vacated(self) -> None:
-        """They are gone."""
-        if self._leaving is not None and not self._leaving.done():
+        """They are gone; or, where the process was too slow, some that it had before these."""
+        self._unanswered = max(0, self._unanswered - 1)
+        if self._unanswered == 0 and self._leaving is not None and not self._leaving.done():
             self._leaving.set_result(None)
 
     def changed(self, state: str) -> RunnerState:

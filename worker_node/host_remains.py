@@ -1,13 +1,12 @@
-"""Remains: what an app's process that has ended left of its session, until the kernel is done with it.
+"""Remains: what is still there of an app's ranks, or of the session of its last process, until the kernel is done.
 
-Ranks of a process that was killed are killed with it, and yet hold their GPU's memory for a while. It kills nothing:
-``worker_node.host_process`` has. ``worker_node.host`` holds one for its app.
+What was killed holds its GPU's memory for a while. ``worker_node.host`` holds one for its app.
 """
 
 from __future__ import annotations
 
 from stoker import log
-from worker_node.sessions import session_ends
+from worker_node.sessions import end_ranks, session_ends
 
 KERNEL_S = 60.0
 """How long the kernel may take to end processes that were killed, and to give their GPU's memory back."""
@@ -37,3 +36,7 @@ class Remains:
         if session == self._session:
             self._session = None
         return True
+
+    async def end_ranks(self, session: int) -> bool:
+        """Kill the ranks of a process that does not do so itself, and say whether they were gone in time."""
+        return await end_ranks(session, KERNEL_S)

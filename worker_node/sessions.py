@@ -1,7 +1,7 @@
-"""What is left of a session: processes that a child started, however deep, when the child itself is gone.
+"""What a child started in its session, however deep: ended when the child itself is gone, ranks also before.
 
 A kill reaches one process group, and ranks have groups of their own; the kernel ends them with their parent, but not
-what they started. ``host_process`` calls it.
+what they started. ``host_process`` calls it, and ``host_remains``.
 """
 
 from __future__ import annotations
@@ -10,9 +10,12 @@ import asyncio
 import contextlib
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Container, Iterable, Iterator
+from functools import partial
 from pathlib import Path
 
+_RANK = b"worker_node.distributed.rank"
+"""The module that a rank's process runs."""
 _ROUNDS = 5
 """A process may start another while its session is being read."""
 
@@ -31,14 +34,36 @@ def end_session(leader: int) -> None:
             return
 
 
+async def end_ranks(leader: int, within_s: float) -> bool:
+    """End the ranks in a session whose leader lives on, with what they started; say whether they were gone in time.
+
+    What /proc says counts, not the leader: it may have started ranks and told nobody yet.
+    """
+    for _ in range(_ROUNDS):
+        ranks = {pid for pid in _members(leader, but_in="ZX") if _is_rank(pid)}
+        if not ranks:
+            return True
+        for pid in ranks:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(pid, signal.SIGKILL)
+        if not await _all_end(partial(_members, leader, but_in="X", groups=ranks), within_s):
+            return False
+    return False
+
+
 async def session_ends(leader: int, within_s: float) -> bool:
-    """Wait until no process of the session is left, and say whether that was in time.
+    """Wait until no process of the session is left, and say whether that was in time."""
+    return await _all_end(partial(_members, leader, but_in="X"), within_s)
+
+
+async def _all_end(find: Callable[[], Iterable[int]], within_s: float) -> bool:
+    """Wait until the processes that ``find`` finds have ended.
 
     Killing is not enough: the memory of a GPU is free when the kernel is done with the last thread that used it.
     """
     try:
         async with asyncio.timeout(within_s):
-            while members := list(_members(leader, but_in="X")):
+            while members := list(find()):
                 await asyncio.gather(*(_ends(pid) for pid in members))
                 if all(_is_dead(pid) for pid in members):
                     return True  # what is left of them is their parent's to collect
@@ -63,22 +88,30 @@ async def _ends(pid: int) -> None:
 
 
 def _is_dead(pid: int) -> bool:
-    return not any(state not in "ZX" for state, _ in _stat(pid))
+    return not any(state not in "ZX" for state, _, _ in _stat(pid))
 
 
-def _members(session: int, *, but_in: str) -> Iterator[int]:
-    """Its processes, but those in one of these states."""
+def _is_rank(pid: int) -> bool:
+    with contextlib.suppress(OSError):
+        return _RANK in Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+    return False
+
+
+def _members(session: int, *, but_in: str, groups: Container[int] | None = None) -> Iterator[int]:
+    """Its processes, of all groups or of these, but those in one of these states."""
     for entry in Path("/proc").iterdir():
         if entry.name.isdecimal():
             yield from (
-                int(entry.name) for state, of in _stat(int(entry.name)) if of == session and state not in but_in
+                int(entry.name)
+                for state, group, of in _stat(int(entry.name))
+                if of == session and state not in but_in and (groups is None or group in groups)
             )
 
 
-def _stat(pid: int) -> Iterator[tuple[str, int]]:
-    """State and session of a process; nothing of one that has ended meanwhile."""
+def _stat(pid: int) -> Iterator[tuple[str, int, int]]:
+    """State, group and session of a process; nothing of one that has ended meanwhile."""
     with contextlib.suppress(OSError):
         text = Path(f"/proc/{pid}/stat").read_text(errors="replace")
         # Behind the name, which may hold anything: state, parent, group, session.
-        state, _, _, of, *_ = text.rpartition(")")[2].split()
-        yield state, int(of)
+        state, _, group, of, *_ = text.rpartition(")")[2].split()
+        yield state, int(group), int(of)

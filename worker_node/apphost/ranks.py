@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -71,13 +71,13 @@ class AppRanks:
 
     def place(self, devices: Sequence[int] | None) -> None:
         """Say where the ranks may be: on these of the GPUs that this process sees, or anywhere. Starts none."""
-        self._placed = DistributedRunner(
+        runner = self._placed = DistributedRunner(
             self._worker,
             self._world_size,
             timeout=NO_LIMIT_S,
             devices=devices,
             on_log=self._on_log,
-            on_change=self._tell,
+            on_change=lambda status: self._tell(runner, status),
         )
 
     async def warm_up(self) -> None:
@@ -109,10 +109,17 @@ class AppRanks:
             raise
         return Ran(value, cold_start_s, was_warm)
 
-    async def stop(self, grace_s: float) -> None:
-        """End the ranks in order, within the grace; when it returns their processes are gone, and so is their place."""
+    def stop(self, grace_s: float) -> Awaitable[None]:
+        """Take their place from the ranks at once, and end them in order, within the grace.
+
+        When what it returns has been awaited, their processes are gone. New ones may have a place before that.
+        """
         runner, self._placed = self._placed, None
         starting, self._starting = self._starting, None
+        self._told("none", [])
+        return self._end(runner, starting, grace_s)
+
+    async def _end(self, runner: DistributedRunner | None, starting: asyncio.Task[None] | None, grace_s: float) -> None:
         if starting is not None:
             starting.cancel()
             await asyncio.wait([starting])  # it ends what it had begun to start
@@ -136,8 +143,9 @@ class AppRanks:
         await runner.stop(LAST_WORDS_S)
         await runner.start(START_TIMEOUT_S, **self._setup_args)
 
-    def _tell(self, status: RunnerStatus) -> None:
-        self._told(_STATE.get(status.state, status.state.value), [rank.pid for rank in status.ranks])
+    def _tell(self, runner: DistributedRunner, status: RunnerStatus) -> None:
+        if runner is self._placed:
+            self._told(_STATE.get(status.state, status.state.value), [rank.pid for rank in status.ranks])
 
 
 def _say_if_failed(starting: asyncio.Task[None]) -> None:

@@ -11,7 +11,7 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Coroutine, Mapping
+from collections.abc import Awaitable, Coroutine, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -103,7 +103,8 @@ class Service:
             case protocol.WarmUp():
                 self._begin(self._warm_up())
             case protocol.Vacate(grace_s=grace_s):
-                self._begin(self._vacate(grace_s))
+                # At once: the next message may be the next place.
+                self._begin(self._vacate(None if self._ranks is None else self._ranks.stop(grace_s)))
             case _:
                 raise protocol.ProtocolViolationError(f"{type(message).__name__} is not for an app host")
 
@@ -121,9 +122,9 @@ class Service:
         self._tending.add(task)
         task.add_done_callback(self._tending.discard)
 
-    async def _vacate(self, grace_s: float) -> None:
-        if self._ranks is not None:
-            await self._ranks.stop(grace_s)
+    async def _vacate(self, leaving: Awaitable[None] | None) -> None:
+        if leaving is not None:
+            await leaving
         self._link.send(protocol.Vacated())
 
     async def _warm_up(self) -> None:

@@ -97,6 +97,9 @@ class Ranked(App):
 
     @endpoint("/light", num_gpus=0)
     async def light(self, request: Request) -> dict[str, Any]:
+        self.progress(about=request.what)
+        if request.what == "block":
+            wait_in_the_loop(request.path)
         return await self.run(request) if request.what == "cheat" else {"what": request.what}
 
 

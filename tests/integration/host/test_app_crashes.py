@@ -11,7 +11,6 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 
 from stoker.errors import AppDefinitionError, CrashedBeside, JobCancelled, WorkerCrashed
@@ -57,20 +56,28 @@ async def test_an_app_that_blocks_its_event_loop_disturbs_no_other_app(serve: Se
     assert (await blocked).result["pid"] == rude.host.status.pid
 
 
-async def test_an_app_that_does_not_give_its_slots_up_is_ended_with_its_ranks(
+async def test_an_app_that_does_not_give_its_slots_up_loses_its_ranks_and_no_call(
     serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(host_ranks, "VACATE_S", 0.1)
-    rude = await serve("Rude")
-    pid = rude.host.status.pid
-    blocked = asyncio.create_task(rude.call(what="block", path=str(tmp_path / "never")))
-    await rude.until(lambda: len(rude.events) == 1)
+    ranked = await serve("Ranked", world_size=1)
+    helper = (await ranked.call(what="helper")).result["pid"]
+    pid, ranks = ranked.host.status.pid, Watched([*ranked.host.status.rank_pids, helper])
+    blocked = asyncio.create_task(ranked.call("/light", what="block", path=str(tmp_path / "go")))
+    await ranked.until(lambda: {"about": "block"} in [event.data for event in ranked.events])
 
-    await rude.host.vacate()
+    await ranked.host.vacate()
+    have_ended = ranks.have_ended(within_s=0)
+    ranked.host.place(None)
+    is_blocked = not blocked.done()
+    (tmp_path / "go").touch()
+    light = await blocked
+    again = await ranked.call()
 
-    assert not psutil.pid_exists(pid)
-    with pytest.raises(AppReplaced):
-        await blocked
+    assert (have_ended, is_blocked) == (True, True)
+    assert light.result == {"what": "block"}
+    assert again.result["calls"] == 1, "the ranks of its next place are not ended with those of the last"
+    assert (ranked.host.status.pid, ranked.host.status.restarts) == (pid, 0)
 
 
 async def test_an_app_whose_ranks_were_broken_is_served_again_after_it_gave_its_slots_up(serve: Serve) -> None:
