@@ -29,6 +29,8 @@ class Holding:
     has_job: bool = False
     """Of what is promised: a job is waiting for it, it is no mere question any more."""
     is_busy: bool = False
+    was_busy: bool = False
+    """When slots were set aside last: a job was at work, and what was looked for is its next one."""
     is_leaving: bool = False
     is_warm: bool = False
     used_at: float = NEVER
@@ -84,7 +86,7 @@ class Slots:
             return False
         if not one.held:
             one.promised = offer
-        one.is_busy = True
+        one.was_busy, one.is_busy = one.is_busy, True
         return True
 
     def keep(self, app: str) -> None:
@@ -93,9 +95,9 @@ class Slots:
         one.has_job, one.waiting_since = bool(one.promised), None
 
     def give_up(self, app: str) -> None:
-        """There was nothing to claim."""
+        """There was nothing to claim. Where a job has just been served, that it is over is for ``ends`` to say."""
         one = self._holdings[app]
-        one.is_busy, one.promised, one.waiting_since = False, NO_SLOTS, None
+        one.is_busy, one.promised, one.waiting_since = one.was_busy, NO_SLOTS, None
 
     def ends(self, app: str, now: float) -> None:
         """Its last job has left the ranks, and there is no next."""

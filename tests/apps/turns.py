@@ -8,7 +8,7 @@ from pathlib import Path
 
 from pydantic import BaseModel
 
-from stoker import App, endpoint
+from stoker import App, File, endpoint
 from worker_node.distributed import DistributedWorker
 
 
@@ -17,9 +17,11 @@ class Turn(BaseModel):
     """Whether the ranks are used: what only holds the slot is done without."""
     wait_for: str | None = None
     watch: int | None = None
+    writes: bool = False
 
 
 class Took(BaseModel):
+    file: File | None = None
     rank_pid: int | None = None
     watched_is_there: bool | None = None
 
@@ -46,7 +48,8 @@ class TakesTurns(App):
         while request.wait_for is not None and not is_there(request.wait_for):  # noqa: ASYNC110 - a test's signal
             await asyncio.sleep(0.02)
         there = None if request.watch is None else is_there(f"/proc/{request.watch}")
-        return Took(rank_pid=rank_pid, watched_is_there=there)
+        file = File.from_bytes(b"taken", content_type="text/plain") if request.writes else None
+        return Took(rank_pid=rank_pid, watched_is_there=there, file=file)
 
 
 class Left(TakesTurns):

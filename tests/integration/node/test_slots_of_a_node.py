@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from uuid import UUID
 
@@ -16,6 +18,7 @@ from stoker import nodes
 from stoker.local.engines import Engines
 from stoker.nodes import RunnerRow
 from stoker.states import JobState
+from tests.apps.turns import Right
 from tests.integration.node.conftest import QUICK
 from tests.support.nodes import PATIENCE_S, Desk, NodeProcess, eventually, running_node
 
@@ -59,6 +62,22 @@ async def test_ranks_end_after_keep_alive_and_the_next_job_starts_new_ones(node:
     assert gone.used_at is not None
     assert not psutil.pid_exists(first.result["rank_pid"])
     assert second.result["rank_pid"] != first.result["rank_pid"]
+
+
+async def test_ranks_whose_job_made_a_file_are_kept_as_long_as_any(
+    node: NodeProcess, desk: Desk, tmp_path: Path
+) -> None:
+    gate = tmp_path / "gate"
+    job_id = await desk.submit(RIGHT, wait_for=str(gate), writes=True)
+    await desk.says(job_id, "taken")
+    await started_ago(desk, job_id, 2 * Right.keep_alive)
+    at_work_until = datetime.now(UTC)
+
+    gate.touch()
+    await runner(desk, RIGHT, lambda row: row.slots == [])
+
+    ends = [json.loads(line) for line in node.log.splitlines() if '"ranks_ended"' in line and RIGHT in line]
+    assert datetime.fromisoformat(ends[-1]["timestamp"]) - at_work_until >= timedelta(seconds=Right.keep_alive)
 
 
 async def test_a_deep_queue_does_not_lock_other_apps_out_though_nobody_rings_for_them(
@@ -141,7 +160,16 @@ async def runner(desk: Desk, app: str, is_so: Callable[[RunnerRow], bool]) -> Ru
 
 async def waited(desk: Desk, job_id: UUID, for_s: float) -> None:
     """Return when the job has been waiting so long, by the database's clock."""
-    query = f"SELECT available_at < stoker_now() - make_interval(secs => {for_s}) FROM jobs WHERE id = '{job_id}'"
+    await _ago(desk, job_id, "available_at", for_s)
+
+
+async def started_ago(desk: Desk, job_id: UUID, for_s: float) -> None:
+    """Return when the job has been running so long, by the database's clock."""
+    await _ago(desk, job_id, "started_at", for_s)
+
+
+async def _ago(desk: Desk, job_id: UUID, time: str, for_s: float) -> None:
+    query = f"SELECT {time} < stoker_now() - make_interval(secs => {for_s}) FROM jobs WHERE id = '{job_id}'"
 
     async def look() -> bool | None:
         async with desk.db.connect() as connection:

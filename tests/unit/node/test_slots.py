@@ -112,6 +112,18 @@ def test_idle_ranks_end_after_keep_alive_and_not_before():
     assert slots.steps(70).stop == ("a",)
 
 
+def test_ranks_that_served_for_longer_than_keep_alive_are_kept_that_long_when_no_next_job_is_found():
+    slots = a_node(1, 1, keep_alive_s=5.0)
+    runs(slots, "a", 0)
+
+    assert slots.take("a", 60), "beside the upload of the files of the job that began at 0"
+    slots.give_up("a")
+
+    assert slots.steps(60).stop == ()
+    slots.ends("a", 60)
+    assert slots.steps(60).again_at == 65
+
+
 def test_ranks_that_are_to_be_there_outlive_keep_alive_but_not_another_apps_job_and_come_back():
     slots = a_node(1, 1, 1, keeps=True, keep_alive_s=60.0)
     slots["b"].keeps = False
