@@ -194,12 +194,13 @@ async def _start(
         priority=held["priority"],
         key_id=held["key_id"],
         parent_id=parent.job_id,
+        depth=held["depth"] + 1,
     )
     row = job.row()
     place = {
         "child_id": row["job_id"],
         "root_id": held["root_id"],
-        "depth": held["depth"] + 1,
+        "depth": job.depth,
         "generation": 1 if newest is None else newest["generation"] + 1,
     }
     if await sql.row(tx, "name_child", {**named, **place}) is None:

@@ -20,13 +20,14 @@ def lock(request: ClaimRequest) -> Step:
 
 def step(request: ClaimRequest, *, after: Lease | None = None) -> Step:
     """The claim. With ``after`` it takes something only if its own transaction has ended that attempt."""
-    return "claim", {
+    return "claim+below" if request.least_depth else "claim", {
         "versions": [queue.version_id for queue in request.queues],
         "gpus": [queue.uses_gpus for queue in request.queues],
         "node_id": request.node_id,
         "boot_id": request.boot_id,
         "runner": request.runner,
         "lease_s": request.lease_s,
+        "least_depth": request.least_depth,
         "after_job": after and after.job_id,
         "after_attempt": after and after.attempt,
     }

@@ -45,6 +45,7 @@ class NewJob:
     sent_hash: bytes | None = None
     key_id: str | None = None
     parent_id: UUID | None = None
+    depth: int = 0
     retried_from: UUID | None = None
 
     def request_hash(self) -> bytes:
@@ -93,6 +94,7 @@ class NewJob:
             "request_hash": self.request_hash() if self.idempotency_key is not None else None,
             "key_id": self.key_id,
             "parent_id": self.parent_id,
+            "depth": self.depth,
             "retried_from": self.retried_from,
             "counted": COUNTED,
         }
@@ -138,13 +140,17 @@ class QueueKey:
 
 @dataclass(frozen=True)
 class ClaimRequest:
-    """What a node could run now. All ``queues`` belong to one app."""
+    """What a node could run now. All ``queues`` belong to one app.
+
+    ``least_depth``: so many calls below the first job, at least; of these the deepest comes first. 0: any job.
+    """
 
     node_id: str
     boot_id: UUID
     queues: tuple[QueueKey, ...]
     runner: str
     lease_s: float
+    least_depth: int = 0
 
 
 @dataclass(frozen=True)

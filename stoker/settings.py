@@ -148,6 +148,9 @@ class NodeSettings(ShownSettings):
     yield_after_s: float = Field(
         default=30.0, ge=0, description="How long a job may wait for slots that another app keeps busy."
     )
+    most_waiting: int = Field(
+        default=200, ge=1, description="How many jobs of an app may wait for their children before only children begin."
+    )
     fetch_allowed_hosts: Names = Field(
         default=frozenset(), description="Hosts that an input's links may name although they are private."
     )

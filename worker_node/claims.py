@@ -52,10 +52,13 @@ class Claims:
         return await self._claim([seat for seat in seats if not seat.uses_gpus])
 
     def request(self, seats: Sequence[Seat]) -> ClaimRequest:
-        """What to ask for, for these seats."""
+        """What to ask for, for these seats: of one kind, or free to take any job."""
         kinds = sorted({seat.uses_gpus for seat in seats})
+        least_depth = max(self._seats.least_depth(uses_gpus=kind) for kind in kinds)
         queues = tuple(QueueKey(self._version.id, uses_gpus) for uses_gpus in kinds)
-        return ClaimRequest(self._identity.node_id, self._identity.boot_id, queues, self._version.app, self._lease_s)
+        return ClaimRequest(
+            self._identity.node_id, self._identity.boot_id, queues, self._version.app, self._lease_s, least_depth
+        )
 
     def begin(self, claim: Claim, asked_at: float) -> Attempt:
         """Take in what was claimed. ``asked_at``, by the loop's clock: its lease is no older."""
@@ -81,6 +84,13 @@ class Claims:
         return attempt
 
     async def _claim(self, seats: Sequence[Seat]) -> Attempt | None:
+        with_gpus = [seat for seat in seats if seat.uses_gpus]
+        without = [seat for seat in seats if not seat.uses_gpus]
+        if with_gpus and without and self._seats.least_depth(uses_gpus=False):
+            return await self._ask(with_gpus) or await self._ask(without)
+        return await self._ask(seats)
+
+    async def _ask(self, seats: Sequence[Seat]) -> Attempt | None:
         if not seats:
             return None
         asked_at = asyncio.get_running_loop().time()

@@ -30,6 +30,7 @@ class Engines:
     allowed_hosts: frozenset[str] = frozenset()
     metrics: NodeMetrics = field(default_factory=NodeMetrics)
     look_s: float = 2.0
+    most_waiting: int = 200
 
     def __post_init__(self) -> None:
         self.ends = Ends(self.db, self.bus, self.look_s)
@@ -55,4 +56,5 @@ def open_engines(settings: NodeSettings, *, node_id: str) -> Engines:
         doorbell=Doorbell(settings.redis_url),
         allowed_hosts=settings.fetch_allowed_hosts,
         look_s=settings.look_s,
+        most_waiting=settings.most_waiting,
     )

@@ -52,7 +52,8 @@ class Executor:
     ) -> None:
         self._engines, self._identity, self._attempts = engines, identity, attempts
         self._host, self.version, self._placement, self._on_change = host, version, placement, on_change
-        self._seats = Seats(version, host, placement, gpus, partial(on_rest, version.app))
+        rest = partial(on_rest, version.app)
+        self._seats = Seats(version, host, placement, gpus, rest, most_waiting=engines.most_waiting)
         self._claims = Claims(engines, identity, attempts, version, self._seats, placement, lease_s=lease_s)
         self._claiming = asyncio.Lock()
         self._work: set[asyncio.Task[None]] = set()
@@ -145,7 +146,7 @@ class Executor:
             while attempt is not None:
                 attempt = await self._serve(seat, attempt)
         finally:
-            seat.is_free = True
+            seat.is_free, seat.waits = True, False
             if seat.uses_gpus:
                 self._placement.ends(self.app)
             self._on_change(self.app)

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from stoker import log
 from stoker.apps import AppVersion
+from stoker.children import MAX_DEPTH
 from stoker.errors import GpuFailed
 from stoker.jobs import Claim, Failed, Outcome, Succeeded
 from stoker.retries import EXCUSED
@@ -22,8 +23,9 @@ from worker_node.quarantine import Quarantine
 
 CALLS_WITHOUT_GPUS = 4
 """How many calls that need no GPU one app may serve at a time. One that waits for another app's job is at no work."""
-MOST_WAIT = 200
-"""So many calls of an app may wait for other apps' jobs without holding a seat; each is a task and a lease."""
+MORE_WAIT = 50
+"""How many more calls may wait with each call that they are deeper. More than can be at work when the bound is met, so
+that whoever holds the bound up is deep enough to be sure of an end."""
 
 logger = log.get(__name__)
 
@@ -52,12 +54,15 @@ class Seats:
         placement: Placement,
         gpus: Quarantine,
         on_rest: Callable[[float], None],
+        *,
+        most_waiting: int,
     ) -> None:
         self._app, self._host, self._placement, self._gpus = version.app, host, placement, gpus
         kinds = {endpoint.uses_gpus for endpoint in version.manifest.endpoints}
         counts = {True: 1, False: CALLS_WITHOUT_GPUS}
         self._all = [Seat(uses_gpus=kind) for kind in (True, False) if kind in kinds for _ in range(counts[kind])]
         self._quarantines = {kind: Quarantine(on_begin=on_rest) for kind in kinds}
+        self._most_waiting = most_waiting
         self.is_draining = False
 
     def __iter__(self) -> Iterator[Seat]:
@@ -91,6 +96,15 @@ class Seats:
             return False
         return self._host.can_start(seat.uses_gpus)
 
+    def least_depth(self, *, uses_gpus: bool) -> int:
+        """How many calls below the first job the next one has to be, at least.
+
+        Each call that waits is a task and a lease, so there is a bound. Where it is met only what others may wait for
+        is claimed: with the next bound only what is deeper, and what is deepest waits for nobody: all come to an end.
+        """
+        too_many = sum(seat.waits for seat in self._all) - self._most_waiting
+        return 0 if uses_gpus or too_many < 0 else min(1 + too_many // MORE_WAIT, MAX_DEPTH)
+
     @property
     def rest_for_s(self) -> float | None:
         """How much longer jobs of some kind are not claimed, because too many have crashed."""
@@ -104,7 +118,7 @@ class Seats:
         """
         if seat.uses_gpus:
             return
-        seat.waits = waits and sum(other.waits for other in self._all if other is not seat) < MOST_WAIT
+        seat.waits = waits
         if seat.waits and not any(other.is_free for other in self._all if not other.uses_gpus):
             self._all.append(Seat(uses_gpus=False))
 

@@ -22,8 +22,13 @@ Step = tuple[str, Mapping[str, Any]]
 
 @cache
 def statement(name: str) -> bytes:
-    """The text of ``name``.sql, without what is no statement: psycopg keeps what it has parsed, if it is short."""
-    lines = (line.strip() for line in files(__name__).joinpath(f"{name}.sql").read_text().splitlines())
+    """The text of ``name``.sql, without what is no statement: psycopg keeps what it has parsed, if it is short.
+
+    ``name+variant`` has the lines behind ``--variant`` in it, too.
+    """
+    name, _, variant = name.partition("+")
+    text = files(__name__).joinpath(f"{name}.sql").read_text()
+    lines = (line.strip().removeprefix(f"--{variant} ") if variant else line.strip() for line in text.splitlines())
     return " ".join(line for line in lines if line and not line.startswith("--")).encode()
 
 

@@ -1,6 +1,7 @@
 -- Behind the app's lock. The best open lane (highest priority waiting, then least served), and that lane's first job. Each
 -- probe has its ORDER BY: without it a plan may walk finished rows. Sent together with the end of another attempt, it takes
--- something only if this very transaction has ended that.
+-- something only if this very transaction has ended that. Lines behind --below are of "claim+below" alone, which takes what
+-- is so many calls deep at least, the deepest first: one probe of jobs_below for each open lane, however long the queues.
 WITH lane AS MATERIALIZED (
     SELECT best.*
     FROM unnest(%(versions)s::uuid[], %(gpus)s::boolean[]) AS queue (version_id, uses_gpus)
@@ -12,7 +13,10 @@ WITH lane AS MATERIALIZED (
             WHERE j.version_id = l.version_id AND j.uses_gpus = l.uses_gpus AND j.tenant_id = l.tenant_id
               AND j.state = 'queued' AND (j.avoid_node IS DISTINCT FROM %(node_id)s OR j.avoid_until <= stoker_now())
               AND (j.attempt > 0 OR j.start_deadline IS NULL OR j.start_deadline > stoker_now())
-            ORDER BY j.priority, j.id LIMIT 1
+              --below AND j.depth > 0 AND j.depth >= %(least_depth)s
+            ORDER BY
+              --below j.depth DESC,
+              j.priority, j.id LIMIT 1
         ) first
         WHERE l.version_id = queue.version_id AND l.uses_gpus = queue.uses_gpus
           AND l.has_ready AND NOT l.paused AND l.running < l.max_running
@@ -32,7 +36,10 @@ WITH lane AS MATERIALIZED (
         WHERE j.version_id = l.version_id AND j.uses_gpus = l.uses_gpus AND j.tenant_id = l.tenant_id
           AND j.state = 'queued' AND (j.avoid_node IS DISTINCT FROM %(node_id)s OR j.avoid_until <= stoker_now())
           AND (j.attempt > 0 OR j.start_deadline IS NULL OR j.start_deadline > stoker_now())
-        ORDER BY j.priority, j.id LIMIT 1 FOR NO KEY UPDATE
+          --below AND j.depth > 0 AND j.depth >= %(least_depth)s
+        ORDER BY
+          --below j.depth DESC,
+          j.priority, j.id LIMIT 1 FOR NO KEY UPDATE
     ) j
 ), following AS MATERIALIZED (
     SELECT n.priority FROM lane l CROSS JOIN chosen c

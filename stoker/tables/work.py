@@ -62,6 +62,7 @@ jobs = Table(
     maybe("key_id", Text),
     maybe("parent_id", Uuid),
     maybe("retried_from", Uuid),
+    needed("depth", SmallInteger, "0"),
     # Part of the protocol: the lock it takes on the lane keeps the tick from putting a lane to sleep under a submit.
     ForeignKeyConstraint(LANE, [f"queue_lanes.{column}" for column in LANE], name="fk_jobs_lane"),
     ForeignKeyConstraint(["parent_id"], ["jobs.id"]),
@@ -77,6 +78,15 @@ jobs = Table(
     CheckConstraint("(idempotency_key IS NULL) = (request_hash IS NULL)", name="idempotency"),
     CheckConstraint("(avoid_node IS NULL) = (avoid_until IS NULL)", name="avoid"),
     Index("jobs_ready", *LANE, "priority", "id", postgresql_where=text("state = 'queued'")),
+    # What a claim probes that takes no job which nobody's app started.
+    Index(
+        "jobs_below",
+        *LANE,
+        text("depth DESC"),
+        "priority",
+        "id",
+        postgresql_where=text("state = 'queued' AND depth > 0"),
+    ),
     Index("jobs_scheduled", "version_id", postgresql_where=text("state = 'scheduled'")),
     Index("jobs_due", "available_at", postgresql_where=text("state = 'scheduled'")),
     Index(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -326,3 +327,23 @@ async def test_a_child_that_is_retried_by_hand_is_nobodys(world: World) -> None:
     again = await jobs.retry(world.db, child.job_id, None)
 
     assert await world.value("SELECT parent_id FROM jobs WHERE id = :id", id=again.job_id) is None
+
+
+async def test_a_claim_of_what_is_deep_enough_takes_the_deepest_and_no_job_that_nobodys_app_started(
+    world: World,
+) -> None:
+    version, node = await light(world)
+    older = await world.submit(version=version)
+    await world.submit(version=version, tenant_id=await world.tenant("another"), priority=0)
+    parent = await node.take()
+    first = await call(world, parent, version, key="first")
+    await call(world, parent, version, key="second")
+
+    below = [await jobs.claim(world.db, replace(node.request, least_depth=1))]
+    deeper = await call(world, below[0], version, key="deeper")
+    below += [await jobs.claim(world.db, replace(node.request, least_depth=depth)) for depth in (3, 1, 2, 1, 1)]
+
+    names = [claim and await world.value("SELECT depth FROM jobs WHERE id = :id", id=claim.job_id) for claim in below]
+    assert names == [1, None, 2, None, 1, None]
+    assert (below[0].job_id, below[2].job_id) == (first.job_id, deeper.job_id)
+    assert (await node.take()).job_id == older.job_id

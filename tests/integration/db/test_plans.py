@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 from uuid import UUID
 
@@ -53,22 +54,25 @@ def scans(plan: dict[str, Any]) -> Iterator[tuple[str, str, str | None]]:
 
 
 @pytest.mark.parametrize("mode", ["force_custom_plan", "force_generic_plan"])
-async def test_the_claim_uses_the_partial_indexes(world: World, database_url: str, mode: str) -> None:
+@pytest.mark.parametrize(("least_depth", "index"), [(0, "jobs_ready"), (2, "jobs_below")])
+async def test_the_claim_uses_the_partial_indexes(
+    world: World, database_url: str, mode: str, least_depth: int, index: str
+) -> None:
     node = await world.node()
     for number in range(50):
         await world.rows("INSERT INTO tenants (id, name) VALUES (gen_random_uuid(), :name)", name=f"t{number}")
-    _, values = claiming.step(node.request)
+    name, values = claiming.step(replace(node.request, least_depth=least_depth))
     async with await psycopg.AsyncConnection.connect(database_url, autocommit=True) as connection:
         await connection.execute(FILL)
         await connection.execute(f"SET plan_cache_mode = {mode}")
-        explained = await connection.execute(b"EXPLAIN (FORMAT JSON) " + statement("claim"), values, prepare=True)
+        explained = await connection.execute(b"EXPLAIN (FORMAT JSON) " + statement(name), values, prepare=True)
         row = await explained.fetchone()
     assert row is not None
     plan = row[0] if isinstance(row[0], list) else json.loads(row[0])
 
     used = list(scans(plan[0]["Plan"]))
     waiting = {index for table, _, index in used if table == "jobs"}
-    assert waiting == {"jobs_ready", "pk_jobs"}, used
+    assert waiting == {"jobs_ready", index, "pk_jobs"}, used
     assert ("queue_lanes", "Index Scan", "lanes_open") in used or (
         "queue_lanes",
         "Index Only Scan",

@@ -33,7 +33,7 @@ def node(engines: Engines, database_url: str, node_dir: Path) -> Iterator[NodePr
     module = node_dir / "books.py"
     module.write_text(example[1])
     apps = [PARENT, CHILD, f"{module}:Printer", f"{module}:Publisher"]
-    with running_node(engines, database_url, node_dir, apps, **QUICK) as running:
+    with running_node(engines, database_url, node_dir, apps, **QUICK, STOKER_MOST_WAITING="2") as running:
         yield running
 
 
@@ -90,7 +90,7 @@ async def test_a_request_that_breaks_the_other_apps_schema_starts_nothing(node: 
     assert await children_of(desk, job_id) == []
 
 
-async def test_more_parents_than_seats_wait_for_children_that_need_the_same_seats(
+async def test_more_parents_than_may_wait_wait_for_children_that_need_the_same_seats(
     node: NodeProcess, desk: Desk
 ) -> None:
     numbers = [str(number) for number in range(3 * CALLS_WITHOUT_GPUS)]

@@ -7,12 +7,15 @@ from types import SimpleNamespace
 from typing import Any
 
 from stoker.apps import AppVersion
+from stoker.children import MAX_DEPTH
 from stoker.manifest import EndpointManifest, Manifest
 from worker_node.quarantine import Quarantine
-from worker_node.seats import Seat, Seats
+from worker_node.seats import CALLS_WITHOUT_GPUS, MORE_WAIT, Seat, Seats
 
 
-def seats_of(*kinds: bool, gpus: Quarantine | None = None, has_slots: bool = True, **host: Any) -> Seats:
+def seats_of(
+    *kinds: bool, gpus: Quarantine | None = None, has_slots: bool = True, most_waiting: int = 200, **host: Any
+) -> Seats:
     """Those of an app with an endpoint of each kind: with GPUs (True) or without."""
     endpoints = tuple(
         EndpointManifest(f"/{number}", "inference", {}, {}, kind, 60.0, None, None, 1, "")
@@ -21,7 +24,14 @@ def seats_of(*kinds: bool, gpus: Quarantine | None = None, has_slots: bool = Tru
     version = AppVersion(uuid.uuid4(), "a", "", Manifest("a", "", "", int(True in kinds), endpoints))
     app_host: Any = SimpleNamespace(**{"serves_one_at_a_time": False, "can_start": lambda _: True, **host})
     placement: Any = SimpleNamespace(could_take=lambda _: has_slots)
-    return Seats(version, app_host, placement, gpus or Quarantine(2, on_begin=lambda _: None), lambda _: None)
+    return Seats(
+        version,
+        app_host,
+        placement,
+        gpus or Quarantine(2, on_begin=lambda _: None),
+        lambda _: None,
+        most_waiting=most_waiting,
+    )
 
 
 def some(seats: Seats, *, uses_gpus: bool) -> Seat:
@@ -49,3 +59,20 @@ def test_an_app_whose_process_is_down_lacks_more_than_slots_and_one_at_work_lack
     told = [(seats.lack_slots, seats.lack_more_than_slots) for seats in (down, well, busy)]
 
     assert told == [(False, True), (True, False), (False, False)]
+
+
+def test_each_call_deeper_has_room_to_wait_that_those_above_it_cannot_take():
+    seats = seats_of(True, False, most_waiting=2)
+    allowed = []
+
+    for _ in range(2 + MAX_DEPTH * MORE_WAIT):
+        allowed.append(seats.least_depth(uses_gpus=False))
+        parent = some(seats, uses_gpus=False)
+        parent.is_free = False
+        seats.wait(parent, waits=True)
+
+    assert [allowed.count(depth) for depth in range(MAX_DEPTH + 1)] == [2, *[MORE_WAIT] * MAX_DEPTH]
+    assert allowed == sorted(allowed)
+    assert seats.least_depth(uses_gpus=False) == MAX_DEPTH, "what waits for nobody may always begin"
+    assert seats.least_depth(uses_gpus=True) == 0
+    assert MORE_WAIT > CALLS_WITHOUT_GPUS
