@@ -106,11 +106,14 @@ class AppHost:
         await self._ranks.warm_up()
 
     async def vacate(self) -> None:
-        """End the ranks; when it returns none of their processes is left. No call that needs them is under way."""
+        """End the ranks; when it returns none of their processes is left. No call that needs them is under way.
+
+        Raises:
+            RanksRemain: some are; their GPUs are not free.
+        """
         process = self._process
-        if not await self._ranks.vacate() and process is not None:
-            await self._remains.end_ranks(process.pid)
-        await self._remains.are_gone()
+        were_ended = await self._ranks.vacate()
+        await self._remains.end(ranks_of=None if were_ended or process is None else process.pid)
         self._change(runner="none", rank_pids=())  # ranks that were broken say nothing when they end
 
     async def call(self, call: HostCall) -> HostResult:

@@ -5,17 +5,15 @@ What was killed holds its GPU's memory for a while. ``worker_node.host`` holds o
 
 from __future__ import annotations
 
-from stoker import log
+from worker_node.host_values import RanksRemain
 from worker_node.sessions import end_ranks, session_ends
 
 KERNEL_S = 60.0
 """How long the kernel may take to end processes that were killed, and to give their GPU's memory back."""
 
-logger = log.get(__name__)
-
 
 class Remains:
-    """``name`` is for log lines."""
+    """``name`` is for messages."""
 
     def __init__(self, name: str) -> None:
         self._name = name
@@ -25,18 +23,21 @@ class Remains:
         """The process that led this session has ended."""
         self._session = session
 
-    async def are_gone(self) -> bool:
-        """Wait until nothing is left, and say whether that was in time."""
+    async def end(self, *, ranks_of: int | None = None) -> None:
+        """Wait until nothing is left. ``ranks_of``: a process that lives and does not end its ranks; they are killed.
+
+        Raises:
+            RanksRemain: it takes too long.
+        """
+        if ranks_of is not None and not await end_ranks(ranks_of, KERNEL_S):
+            raise self._remain(ranks_of)
         session = self._session
         if session is None:
-            return True
+            return
         if not await session_ends(session, KERNEL_S):
-            logger.error("ranks_are_still_there", app=self._name, session=session)
-            return False
+            raise self._remain(session)
         if session == self._session:
             self._session = None
-        return True
 
-    async def end_ranks(self, session: int) -> bool:
-        """Kill the ranks of a process that does not do so itself, and say whether they were gone in time."""
-        return await end_ranks(session, KERNEL_S)
+    def _remain(self, session: int) -> RanksRemain:
+        return RanksRemain(f"ranks of {self._name} in session {session} have not ended {KERNEL_S:g} s after SIGKILL")

@@ -228,6 +228,9 @@ class Rude(App):
             await asyncio.Event().wait()
         if request.what == "block":
             wait_in_the_loop(request.path)
+        if request.what == "block beside a rank":
+            start_what_looks_like_a_rank()
+            wait_in_the_loop(request.path)
         if request.what == "broken ranks":
             claim_broken_ranks()
         if request.what == "print":
@@ -262,6 +265,11 @@ def scribble(_path: str) -> None:
             with socket.socket(fileno=os.dup(int(entry.name))) as found:
                 if found.family == socket.AF_UNIX:
                     found.sendall(b"\xff" * 64)
+
+
+def start_what_looks_like_a_rank() -> None:
+    words = [sys.executable, "-c", "import signal; signal.pause()", "worker_node.distributed.rank"]
+    subprocess.Popen(words, process_group=0)
 
 
 def claim_broken_ranks() -> None:

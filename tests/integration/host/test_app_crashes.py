@@ -17,9 +17,10 @@ from stoker.errors import AppDefinitionError, CrashedBeside, JobCancelled, Worke
 from stoker.ids import new_id
 from tests.integration.host.conftest import Serve
 from tests.support.processes import Watched
-from worker_node import host_ranks
+from worker_node import host_ranks, host_remains
 from worker_node.host import AppReplaced
 from worker_node.host_process import HostProcess
+from worker_node.host_values import RanksRemain
 
 pytestmark = pytest.mark.anyio
 
@@ -78,6 +79,24 @@ async def test_an_app_that_does_not_give_its_slots_up_loses_its_ranks_and_no_cal
     assert light.result == {"what": "block"}
     assert again.result["calls"] == 1, "the ranks of its next place are not ended with those of the last"
     assert (ranked.host.status.pid, ranked.host.status.restarts) == (pid, 0)
+
+
+async def test_an_eviction_that_left_ranks_says_so_until_they_are_gone(
+    serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(host_ranks, "VACATE_S", 0.1)
+    rude = await serve("Rude")
+    blocked = asyncio.create_task(rude.call(what="block beside a rank", path=str(tmp_path / "go")))
+    await rude.until(lambda: len(rude.events) == 1)
+
+    monkeypatch.setattr(host_remains, "KERNEL_S", 0)
+    with pytest.raises(RanksRemain):
+        await rude.host.vacate()
+    monkeypatch.setattr(host_remains, "KERNEL_S", 60)
+    await rude.host.vacate()
+
+    (tmp_path / "go").touch()
+    await blocked
 
 
 async def test_an_app_whose_ranks_were_broken_is_served_again_after_it_gave_its_slots_up(serve: Serve) -> None:
