@@ -7,10 +7,7 @@ need is imported when the verb runs: the base install submits jobs with neither 
 
 from __future__ import annotations
 
-import os
-import signal
 import sys
-import threading
 
 from typer import TyperException
 
@@ -20,23 +17,12 @@ from stoker.errors import StokerError
 
 __all__ = ["main"]
 
-SOON_S = 0.01
-
 
 def main() -> None:
     """Run the command of ``sys.argv`` and exit: 0 done, 1 job failed, 2 usage, 3 cannot reach, 130 interrupted."""
-    sys.unraisablehook = _pass_on_interrupts
     try:
         # Outside of standalone mode Typer returns the code of an Exit and lets errors through, to be said our way.
         code = program(prog_name="stoker", standalone_mode=False)
     except (StokerError, TyperException) as error:
         sys.exit(fault.report(error))
     sys.exit(code if isinstance(code, int) else fault.OK)
-
-
-def _pass_on_interrupts(unraisable: sys.UnraisableHookArgs) -> None:
-    """Python drops what is raised in a destructor or a callback of its own: a Ctrl-C that came there comes again."""
-    if issubclass(unraisable.exc_type, KeyboardInterrupt):
-        threading.Timer(SOON_S, os.kill, (os.getpid(), signal.SIGINT)).start()
-    else:
-        sys.__unraisablehook__(unraisable)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import socket
 import subprocess
 import sys
@@ -112,29 +111,3 @@ def test_the_help_names_every_command(tmp_path: Path):
     verbs += " nodes keys tenants queues"
     assert shown.returncode == 0
     assert all(f"  {verb} " in shown.stdout for verb in verbs.split())
-
-
-INTERRUPTED_IN_A_DESTRUCTOR = """
-import signal, time
-from stoker import cli
-
-class Fading:
-    def __del__(self):
-        signal.raise_signal(signal.SIGINT)
-
-def verb(**_):
-    Fading()
-    time.sleep(30)
-
-cli.program = verb
-cli.main()
-"""
-
-
-def test_an_interrupt_that_comes_in_a_destructor_is_not_lost():
-    ended = subprocess.run(
-        [sys.executable, "-c", INTERRUPTED_IN_A_DESTRUCTOR], capture_output=True, text=True, timeout=25, check=False
-    )
-
-    assert ended.returncode == -signal.SIGINT
-    assert "Exception ignored" not in ended.stderr
