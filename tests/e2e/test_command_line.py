@@ -134,7 +134,8 @@ def test_an_interrupt_ends_with_130_and_leaves_the_job_alone(
     job_id = stoker("submit", "tests/blocker", "-i", f"path={tmp_path / 'go'}").stdout.strip()
 
     following = subprocess.Popen(
-        [sys.executable, "-m", "stoker", "events", job_id],
+        # Where the tests were started in the background, a shell has them ignore interrupts.
+        ["env", "--default-signal=INT", sys.executable, "-m", "stoker", "events", job_id],
         env=own_environ | {"STOKER_DATA_DIR": stack.data_dir},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
