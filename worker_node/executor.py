@@ -81,11 +81,15 @@ class Executor:
     def runner(self) -> RunnerInfo:
         """The app's runner as nodes report it."""
         status, rest_for_s = self._host.status, self._seats.rest_for_s
-        state = status.runner if status.state == "ready" else status.state
+        state: str = status.runner if status.state == "ready" else status.state
+        if self._placement.is_stuck(self.app):
+            state = "stuck"
+        elif rest_for_s is not None:
+            state = "quarantined"
         return RunnerInfo(
             name=self.app,
             app=self.app,
-            state=str(state if rest_for_s is None else "quarantined"),
+            state=state,
             world_size=self._host.size,
             slots=self._placement.slots_of(self.app),
             pids=[pid for pid in (status.pid, *status.rank_pids) if pid],

@@ -28,7 +28,7 @@ RUN_BUCKETS_S = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 1
 COLD_START_BUCKETS_S = (0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1200.0)
 GPU_AGE_S = 5.0
 """nvidia-smi takes up to half a second and wakes the driver: two scrapers must not ask twice."""
-RUNNER_STATES = sorted({*get_args(RunnerState), *get_args(HostState), "quarantined"} - {"ready"})
+RUNNER_STATES = sorted({*get_args(RunnerState), *get_args(HostState), "quarantined", "stuck"} - {"ready"})
 
 
 @dataclass(frozen=True)

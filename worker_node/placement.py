@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 
 from stoker import log
+from worker_node.backoff import pause_before
 from worker_node.host import AppHost
 from worker_node.slots import Slots
 
@@ -40,6 +42,8 @@ class Placement:
         self._used_at: dict[str, float] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._leaving: set[asyncio.Task[None]] = set()
+        self._stuck: set[str] = set()
+        self._is_ending = asyncio.Event()
         self.stirred = asyncio.Event()
         """Set when somebody's turn may have come."""
 
@@ -100,6 +104,10 @@ class Placement:
         """The numbers of those that the app holds."""
         return sorted(self._slots[app].held) if app in self._slots else []
 
+    def is_stuck(self, app: str) -> bool:
+        """Whether its ranks were to end and are still there: nobody else gets their slots."""
+        return app in self._stuck
+
     def used_ago_s(self, app: str) -> float | None:
         """How long its ranks have been idle; None where they were never busy."""
         if app not in self._slots:
@@ -126,7 +134,8 @@ class Placement:
         self._carry_out()
 
     async def settle(self) -> None:
-        """Wait for ranks that are on their way out."""
+        """Wait for ranks that are on their way out, but not for those that do not go."""
+        self._is_ending.set()
         if self._leaving:
             await asyncio.wait(self._leaving)
 
@@ -153,11 +162,30 @@ class Placement:
         logger.info("ranks_ended", app=app, slots=self.slots_of(app), reason="evicted" if is_evicted else "keep_alive")
         if is_evicted:
             self._on_eviction(app)
+        failures = 0
+        while not await self._have_ended(app):  # two runners on one GPU would both run out of memory
+            failures += 1
+            pause_s = pause_before(failures + 1)
+            tells = {"slots": self.slots_of(app), "tried_again_in_s": pause_s}
+            logger.error("slots_are_not_left", app=app, next="nobody else gets them until the ranks are gone", **tells)
+            self._stuck.add(app)
+            self._on_change(app)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(pause_s):
+                    await self._is_ending.wait()
+                    return
+        self._stuck.discard(app)
+        self._slots.has_left(app, self._loop.time())
+        self._carry_out()
+        self._on_change(app)
+
+    async def _have_ended(self, app: str) -> bool:
         try:
             await self._hosts[app].vacate()
-        finally:
-            self._slots.has_left(app, self._loop.time())
-            self._carry_out()
+        except Exception:
+            logger.exception("ranks_not_ended", app=app)
+            return False
+        return True
 
     def _tell(self) -> None:
         self.stirred.set()
