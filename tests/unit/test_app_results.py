@@ -181,7 +181,7 @@ def test_a_preview_of_any_picture_fits_into_its_limit() -> None:
 
 def test_messages_survive_any_cutting_of_the_stream() -> None:
     sent = [
-        protocol.Load("a:B", None, [0, 1], "/spool"),
+        protocol.Place([0, 1]),
         protocol.Done("id", '{"big": 1}', 0.1, 0.2, True, None, [["/a", "/p", "n", "t", {"seed": 1}]]),
         protocol.Stop(1.5),
     ]

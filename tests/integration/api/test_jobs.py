@@ -111,7 +111,7 @@ async def test_a_list_shows_a_job_without_what_may_be_large(
 
     [listed] = (await http.get("/v1/jobs")).json()["jobs"]
 
-    assert set(whole) - set(listed) == {"input", "result", "outputs"}
+    assert set(whole) - set(listed) == {"input", "result", "outputs", "children", "root_id", "tree"}
     assert listed == {name: whole[name] for name in listed}
 
 
