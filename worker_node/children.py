@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 from typing import TypeVar
 
 from stoker import apps, children, job_queries, log
@@ -50,6 +51,8 @@ class Calls:
         self._engines, self._attempt = engines, attempt
         self._open = 0
         self._telling = asyncio.Lock()
+        self._told: bool | None = False
+        """Whether it waits, as Postgres knows it; None while that is being said."""
 
     async def call(self, asked: AppCall) -> AppAnswer:
         """Have the job done, or find it done.
@@ -61,7 +64,7 @@ class Calls:
         new = await self._checked(asked)
         parent = self._attempt.lease
         async with self._waiting():
-            child = await self._fenced(lambda: children.submit(self._engines.db, parent, new))
+            child = await self._fenced(self._try(lambda: children.submit(self._engines.db, parent, new)))
             reach(Point.NODE_CHILD_STARTED)
             self._note(child, asked.app)
             if not child.state.is_final:
@@ -69,8 +72,8 @@ class Calls:
             job = await self._try(lambda: job_queries.get(self._engines.db, child.job_id, None))
             if child.state is not JobState.SUCCEEDED:
                 reach(Point.NODE_CHILD_ENDED)
-                told = self._fenced(lambda: children.hear_ended(self._engines.db, parent, job.id, job.app, job.state))
-                self._engines.tell(parent.job_id, await told, job.tenant_id)
+                hear = partial(children.hear_ended, self._engines.db, parent, job.id, job.app, job.state)
+                self._engines.tell(parent.job_id, await self._fenced(self._try(hear)), job.tenant_id)
         return answer_of(job)
 
     async def _checked(self, asked: AppCall) -> NewChild:
@@ -91,28 +94,38 @@ class Calls:
         """While one call at least is open, the attempt only waits."""
         self._open += 1
         try:
-            await self._tell(self._fenced)
+            await self._fenced(self._tell())
             yield
         finally:
             self._open -= 1
             with suppress(LeaseLost):  # whoever goes on hears of it at the next heartbeat
-                await self._tell(self._try)
+                await self._tell()
 
-    async def _tell(self, tried: Callable[[Callable[[], Awaitable[bool]]], Awaitable[bool]]) -> None:
-        """Have the seat, the clocks and Postgres know whether the attempt waits. One that has ended need not say."""
+    async def _tell(self) -> None:
+        """Have Postgres, the seat and the clocks know whether the attempt waits.
+
+        It goes on if the call is given up meanwhile: what Postgres was told is known again, and put right.
+        """
+        telling = asyncio.create_task(self._agree())
+        telling.add_done_callback(lambda done: done.cancelled() or done.exception())  # nobody may be waiting any more
+        await asyncio.shield(telling)
+
+    async def _agree(self) -> None:
         async with self._telling:
-            waits = self._open > 0
-            if waits is self._attempt.waits_for_children or self._attempt.is_over:
-                return
             claim = self._attempt.claim
-            if await tried(lambda: children.set_waiting(self._engines.db, claim.lease, waits=waits)):
-                self._engines.doorbell.ring(claim.app)
-            self._attempt.wait(waits)
+            while not self._attempt.is_over and (waits := self._open > 0) is not self._told:
+                self._told = None
+                say = partial(children.set_waiting, self._engines.db, claim.lease, waits=waits)
+                if await self._try(say):
+                    self._engines.doorbell.ring(claim.app)
+                self._told = waits
+            if not self._attempt.is_over:
+                self._attempt.wait(self._open > 0)
 
-    async def _fenced(self, act: Callable[[], Awaitable[T]]) -> T:
+    async def _fenced(self, act: Awaitable[T]) -> T:
         """Do what the lease alone allows; without it the attempt has no business to go on."""
         try:
-            return await self._try(act)
+            return await act
         except LeaseLost:
             self._attempt.stop(StopReason.LEASE_LOST)
             raise
