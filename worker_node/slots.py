@@ -105,9 +105,13 @@ class Slots:
         one.is_busy, one.used_at = False, now
 
     def waits(self, app: str, since: float) -> None:
-        """A job of the app has been waiting since then for slots; what it waited before the app left them is past."""
+        """A job of the app has been waiting since then for slots; what it waited before the app left them is past.
+
+        An app that holds slots waits for none: its next job would else stand before those that it has to yield to.
+        """
         one = self._holdings[app]
-        one.waiting_since = max(since, one.left_at)
+        if not one.held:
+            one.waiting_since = max(since, one.left_at)
 
     def waits_no_more(self, app: str) -> None:
         self._holdings[app].waiting_since = None

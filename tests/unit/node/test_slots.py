@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from worker_node.slots import Slots
@@ -209,6 +209,7 @@ class Load:
 
 
 @settings(deadline=None, max_examples=30)
+@example(count=2, apps=[(1, 1.0, True, None), (1, 21.0, True, None), (2, 1.0, False, None)], stop_s=0.0)
 @given(
     count=st.integers(1, 4),
     apps=st.lists(
