@@ -90,8 +90,12 @@ class Seats:
         busy = [other for other in self._all if not (other.is_free or other.waits or other is seat)]
         if not seat.uses_gpus and sum(not other.uses_gpus for other in busy) >= CALLS_WITHOUT_GPUS:
             return False  # those that waited have come back
-        if busy and (self._host.serves_one_at_a_time or self._quarantines[seat.uses_gpus].is_on_trial):
+        if busy and self._host.serves_one_at_a_time:
             return False  # what was claimed a moment ago may not have reached the host yet
+        if self._quarantines[seat.uses_gpus].is_on_trial and any(one.uses_gpus is seat.uses_gpus for one in busy):
+            return False
+        if seat.uses_gpus and self._gpus.is_on_trial and self._placement.others_work(self._app):
+            return False
         if self.is_draining or self._rests_for_s(seat.uses_gpus) is not None:
             return False
         return self._host.can_start(seat.uses_gpus)

@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
+import time
 import uuid
 from types import SimpleNamespace
 from typing import Any
 
+import pytest
+
 from stoker.apps import AppVersion
 from stoker.children import MAX_DEPTH
+from stoker.errors import WorkerCrashed
+from stoker.jobs import ErrorReport, Failed
 from stoker.manifest import EndpointManifest, Manifest
-from worker_node.quarantine import Quarantine
+from worker_node.quarantine import FIRST_S, JOBS, Quarantine
 from worker_node.seats import CALLS_WITHOUT_GPUS, MORE_WAIT, Seat, Seats
 
 
 def seats_of(
-    *kinds: bool, gpus: Quarantine | None = None, has_slots: bool = True, most_waiting: int = 200, **host: Any
+    *kinds: bool,
+    gpus: Quarantine | None = None,
+    has_slots: bool = True,
+    others_work: bool = False,
+    most_waiting: int = 200,
+    **host: Any,
 ) -> Seats:
     """Those of an app with an endpoint of each kind: with GPUs (True) or without."""
     endpoints = tuple(
@@ -23,7 +33,7 @@ def seats_of(
     )
     version = AppVersion(uuid.uuid4(), "a", "", Manifest("a", "", "", int(True in kinds), endpoints))
     app_host: Any = SimpleNamespace(**{"serves_one_at_a_time": False, "can_start": lambda _: True, **host})
-    placement: Any = SimpleNamespace(could_take=lambda _: has_slots)
+    placement: Any = SimpleNamespace(could_take=lambda _: has_slots, others_work=lambda _: others_work)
     return Seats(
         version,
         app_host,
@@ -76,3 +86,37 @@ def test_each_call_deeper_has_room_to_wait_that_those_above_it_cannot_take():
     assert seats.least_depth(uses_gpus=False) == MAX_DEPTH, "what waits for nobody may always begin"
     assert seats.least_depth(uses_gpus=True) == 0
     assert MORE_WAIT > CALLS_WITHOUT_GPUS
+
+
+@pytest.mark.parametrize("crashed", [True, False])
+def test_jobs_on_trial_are_tried_one_at_a_time_and_those_of_the_other_kind_are_no_matter(
+    crashed: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seats = seats_of(True, False)
+    for _ in range(JOBS):
+        seats.note(claim(uses_gpus=crashed), Failed(ErrorReport.of(WorkerCrashed("exit code -9"))))
+    over = time.monotonic() + FIRST_S
+    monkeypatch.setattr(time, "monotonic", lambda: over)
+
+    some(seats, uses_gpus=not crashed).is_free = False
+    beside_the_other_kind = seats.is_ready(some(seats, uses_gpus=crashed))
+    some(seats, uses_gpus=crashed).is_free = False
+
+    assert beside_the_other_kind
+    assert not any(seats.is_ready(seat) for seat in seats if seat.is_free and seat.uses_gpus is crashed)
+
+
+@pytest.mark.parametrize("others_work", [True, False])
+def test_gpus_on_trial_are_tried_with_one_job_at_a_time_whichever_apps(others_work: bool) -> None:
+    gpus = Quarantine(2, on_begin=lambda _: None)
+    for number in range(JOBS):
+        gpus.crashed("ab"[number % 2], uuid.uuid4(), time.monotonic() - FIRST_S)
+    seats = seats_of(True, False, gpus=gpus, others_work=others_work)
+
+    ready = {kind: seats.is_ready(some(seats, uses_gpus=kind)) for kind in (True, False)}
+
+    assert ready == {True: not others_work, False: True}
+
+
+def claim(*, uses_gpus: bool) -> Any:
+    return SimpleNamespace(uses_gpus=uses_gpus, job_id=uuid.uuid4())
