@@ -48,7 +48,7 @@ class Taken(NamedTuple):
 
 
 class Feed:
-    """What one stream has not handled yet. ``seen``: the seq of its job, or the mark of its tenant, it has read."""
+    """What one stream has not handled yet. ``seen``: up to which seq of its job, or mark of its tenant, it has read."""
 
     def __init__(self) -> None:
         self.seen = 0

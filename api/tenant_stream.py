@@ -20,7 +20,7 @@ from api.job_json import with_own_link
 from api.stream import RETRY_MS, RETRY_ON_SHUTDOWN_MS
 from stoker import log, tenant_events
 from stoker.database import is_passing
-from stoker.tenant_events import START, Cursor, EventFilters, EventPage, TenantEvent
+from stoker.tenant_events import START, Cursor, EventFilters, EventPage, Gap, TenantEvent
 
 PAUSE_S = 0.05
 """Between two reads of one stream, however often it is woken: busy tenants are read in pages, not row by row."""
@@ -52,7 +52,7 @@ class TenantStream:
     ) -> None:
         self._here, self._tenant_id, self._filters, self._base_url = here, tenant_id, filters, base_url
         self._place = after
-        self._gap_of: int | None = None
+        self._told_of: Gap | None = None
         self._pause_s = PAUSE_S
 
     async def body(self) -> AsyncIterator[bytes]:
@@ -84,14 +84,14 @@ class TenantStream:
             page = await self._page(feed)
             if page is None:
                 return
-            if page.has_gap and self._gap_of != page.cursor.era:
-                self._gap_of = page.cursor.era
+            if page.gap not in (None, self._told_of):
+                self._told_of = page.gap
                 yield b"event: gap\ndata: %s\n\n" % orjson.dumps(GAP)
             for event in page.events:
                 self._here.metrics.sent.labels(event.kind.value).inc()
                 data = orjson.dumps(event_json(event, self._base_url))
                 yield b"event: %s\nid: %s\ndata: %s\n\n" % (event.kind.value.encode(), str(event.cursor).encode(), data)
-            self._place, feed.seen = page.cursor, page.cursor.mark
+            self._place, feed.seen = page.cursor, page.cursor.mark - 1  # rows at the place are still to be read
             if page.has_more:
                 continue
             if page.is_held:
@@ -104,7 +104,9 @@ class TenantStream:
     async def _page(self, feed: Feed) -> EventPage | None:
         try:
             if self._place is None:
-                self._place = START if self._filters.job_ids else await tenant_events.here(self._here.db)
+                self._place = (
+                    START if self._filters.job_ids else await tenant_events.here(self._here.db, self._tenant_id)
+                )
             return await tenant_events.read(self._here.db, self._tenant_id, self._place, self._filters)
         except Exception as error:
             if not is_passing(error):

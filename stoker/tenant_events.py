@@ -28,7 +28,14 @@ SCAN = 500
 MAX_JOBS = 100
 _WRITTEN = re.compile(r"(\d{1,9})\.(\d{1,18})\.([0-9a-f]{32})\.(\d{1,9})", re.ASCII)
 
-HERE = text("SELECT era, stoker_horizon() AS horizon FROM event_clock")
+# The newest row that no open transaction can put another before, or that was deleted. A place goes no further, though
+# there is nothing up to the horizon: numbers that no row has may be given again when the server has crashed.
+_SETTLED = """
+    coalesce(greatest((SELECT e.mark FROM job_events e WHERE e.tenant_id = :tenant_id AND e.mark < stoker_horizon()
+                       ORDER BY e.mark DESC LIMIT 1),
+                      CASE WHEN t.events_pruned < stoker_horizon() THEN t.events_pruned END), 0)
+"""
+_HERE = "SELECT c.era, {settled} AS settled FROM event_clock c, tenants t WHERE t.id = :tenant_id"
 
 # A result may be large, and the job has it. The rows of a few jobs are found by their key, those of a tenant by its
 # marks; a transaction has few rows, so sorting those of one mark costs nothing.
@@ -36,7 +43,8 @@ _PAGE = """
 WITH here AS MATERIALIZED (
     SELECT c.era, stoker_horizon() AS horizon, t.events_pruned,
            coalesce((SELECT e.mark FROM job_events e WHERE e.tenant_id = :tenant_id ORDER BY e.mark DESC LIMIT 1)
-                    >= stoker_horizon(), false) AS is_held
+                    >= stoker_horizon(), false) AS is_held,
+           {settled} AS settled
     FROM event_clock c, tenants t WHERE t.id = :tenant_id
 ), read AS MATERIALIZED (
     SELECT e.mark, e.job_id, e.seq, e.attempt, e.kind, e.created_at,
@@ -60,8 +68,9 @@ LEFT JOIN app_versions v ON v.id = j.version_id
 LEFT JOIN apps a ON a.id = v.app_id
 ORDER BY r.mark, r.job_id, r.seq
 """
-OF_TENANT = text(_PAGE.format(of_jobs=""))
-OF_JOBS = text(_PAGE.format(of_jobs="AND e.job_id = ANY (CAST(:job_ids AS uuid[]))"))
+HERE = text(_HERE.format(settled=_SETTLED))
+OF_TENANT = text(_PAGE.format(settled=_SETTLED, of_jobs=""))
+OF_JOBS = text(_PAGE.format(settled=_SETTLED, of_jobs="AND e.job_id = ANY (CAST(:job_ids AS uuid[]))"))
 
 
 class Cursor(NamedTuple):
@@ -122,24 +131,37 @@ class TenantEvent:
     created_at: datetime
 
 
+class Gap(NamedTuple):
+    """Why rows may be missing: another ``era``, rows deleted up to ``pruned``, numbers set back to ``horizon``."""
+
+    era: int
+    pruned: int
+    horizon: int | None
+
+
 @dataclass(frozen=True)
 class EventPage:
-    """``cursor``: what was looked at. ``has_more``: look on at once. ``is_held``: a transaction that is still open
-    holds rows back. ``has_gap``: rows between the cursor that was asked with and the first of these may be gone.
+    """``cursor``: what was looked at, past what filters left out. ``has_more``: look on at once. ``is_held``: a
+    transaction that is still open holds rows back. ``gap``: rows after the cursor that was asked with may be gone.
     """
 
     events: tuple[TenantEvent, ...]
     cursor: Cursor
     has_more: bool
     is_held: bool
-    has_gap: bool
+    gap: Gap | None
+
+    @property
+    def has_gap(self) -> bool:
+        """Whether rows between the cursor that was asked with and the first of these may be gone."""
+        return self.gap is not None
 
 
-async def here(db: AsyncEngine) -> Cursor:
+async def here(db: AsyncEngine, tenant_id: UUID) -> Cursor:
     """The place of now: what is committed from here on comes after it."""
     async with reading(db) as tx:
-        row = (await tx.execute(HERE)).one()
-    return Cursor(row.era, row.horizon)
+        row = (await tx.execute(HERE, {"tenant_id": tenant_id})).one()
+    return Cursor(row.era, row.settled + 1)
 
 
 async def read(
@@ -171,7 +193,9 @@ def _page(rows: Sequence[Any], after: Cursor, scan: int) -> EventPage:
     places = [Cursor(first.era, row.mark, row.job_id.int, row.seq) for row in found]
     # What lies beyond the horizon was numbered in a life of the database that is lost.
     is_lost = after.mark > first.horizon
-    has_gap = after != START and (after.era != first.era or after.mark < first.events_pruned or is_lost)
+    is_gone = after != START and (after.era != first.era or after.mark < first.events_pruned or is_lost)
+    settled = Cursor(first.era, first.settled + 1)
+    has_more = len(found) == scan
     return EventPage(
         events=tuple(
             TenantEvent(
@@ -188,8 +212,8 @@ def _page(rows: Sequence[Any], after: Cursor, scan: int) -> EventPage:
             for row, place in zip(found, places, strict=True)
             if row.is_wanted
         ),
-        cursor=places[-1] if places else Cursor(first.era, first.horizon) if is_lost else after._replace(era=first.era),
-        has_more=len(found) == scan,
+        cursor=places[-1] if has_more else settled if is_lost else max(settled, after._replace(era=first.era)),
+        has_more=has_more,
         is_held=first.is_held,
-        has_gap=has_gap,
+        gap=Gap(first.era, first.events_pruned, first.horizon if is_lost else None) if is_gone else None,
     )

@@ -53,7 +53,7 @@ async def events(
     if "application/json" not in accept:
         return EventStream(TenantStream(here, caller.tenant_id, seen, filters, base_url).body(), headers=STREAM_HEADERS)
     if seen is None:
-        seen = START if filters.job_ids else await tenant_events.here(here.db)
+        seen = START if filters.job_ids else await tenant_events.here(here.db, caller.tenant_id)
     page = await tenant_events.read(here.db, caller.tenant_id, seen, filters, scan=limit)
     answer: dict[str, Any] = {
         "events": [

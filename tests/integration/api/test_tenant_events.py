@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Sequence
 
 import httpx2
+import psycopg
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
@@ -131,6 +132,29 @@ async def test_who_comes_back_after_rows_were_deleted_is_told_of_the_gap(
 
     assert (gap.event, rows([after])) == ("gap", [(kept, 1)])
     assert no_gap.event == "state"
+
+
+async def test_who_follows_is_told_of_each_gap_once(
+    http: httpx2.AsyncClient, node: ActingNode, app: str, db: AsyncEngine, database_url: str
+) -> None:
+    async with await psycopg.AsyncConnection.connect(database_url) as held, events(http, PATH) as raw:
+        await anext(named(raw))
+        await held.execute("SELECT pg_current_xact_id()")  # while it is open, what comes now is not sent
+        gaps: list[Frame] = []
+        for _ in range(2):
+            gone = await submit(http, app)
+            await node.succeed(await node.claim(), {})
+            async with db.begin() as tx:
+                await tx.execute(DELETE_JOBS, {"job_ids": [gone]})
+            kept = await submit(http, app)
+            await node.claim()
+            gaps += await some(raw, 1)
+        await held.rollback()
+        after = await some(raw, 4)
+
+    assert [frame.event for frame in gaps] == ["gap", "gap"]
+    assert [frame.event for frame in after] == ["state"] * 4
+    assert after[-1].data["job_id"] == kept
 
 
 async def test_the_client_goes_on_where_its_api_ended(

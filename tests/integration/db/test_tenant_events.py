@@ -136,6 +136,40 @@ async def test_filters_choose_and_the_place_goes_on_past_what_they_leave_out(wor
     assert await chosen(EventFilters(job_ids=(second.job_id,))) == [(second.job_id, 1), (second.job_id, 2)]
 
 
+async def test_the_place_of_who_follows_one_job_goes_on_with_those_of_others_and_passes_no_row_that_is_held(
+    world: World, database_url: str
+) -> None:
+    first, second = await run_two(world)
+    of_first = EventFilters(job_ids=(first.job_id,))
+    whole = await read_until(world, START, 4)
+    page = await tenant_events.read(world.db, world.tenant_id, START, of_first)
+    assert page.cursor == whole.cursor
+
+    async with appending(database_url, first, "held"):
+        async with appending(database_url, second, "of another"):
+            pass
+        meanwhile = await tenant_events.read(world.db, world.tenant_id, page.cursor, of_first)
+    await world.rows("UPDATE tenants SET events_pruned = :mark", mark=whole.cursor.mark - 1)
+    after = await read_until(world, meanwhile.cursor, 1, of_first)
+
+    assert (meanwhile.events, meanwhile.is_held) == ((), True)
+    assert (said(after.events), after.has_gap) == (["held"], False)
+
+
+async def test_from_now_on_begins_after_what_is_committed_and_before_what_is_held(
+    world: World, database_url: str
+) -> None:
+    first, _ = await run_two(world)
+    whole = await read_until(world, START, 4)
+    async with appending(database_url, first, "held"):
+        place = await tenant_events.here(world.db, world.tenant_id)
+    after = await read_until(world, place, 1)
+
+    # No further than the newest row: numbers that no row has may be given again when the server has crashed.
+    assert place == whole.cursor
+    assert said(after.events) == ["held"]
+
+
 async def test_a_tenant_sees_its_own_rows_alone_and_every_row_has_its_tenant(world: World) -> None:
     node = await world.node()
     stranger = await world.tenant("stranger")
