@@ -23,7 +23,7 @@ from worker_node.host_calls import HostCalls
 from worker_node.host_loading import HostLoading
 from worker_node.host_process import HostProcess
 from worker_node.host_ranks import HostRanks
-from worker_node.host_remains import Remains
+from worker_node.host_remains import RanksRemain, Remains
 from worker_node.host_values import AppReplaced, AppSpec, HostCall, HostEvent, HostResult, HostStatus, LocalFile
 
 __all__ = ["AppHost", "AppReplaced", "AppSpec", "HostCall", "HostEvent", "HostResult", "HostStatus", "LocalFile"]
@@ -43,8 +43,8 @@ class AppHost:
         self.status = HostStatus("down", "none", None, (), 0)
         self._on_change = on_change
         self._process: HostProcess | None = None
-        self._spawned_at = 0.0
-        self._failures = 0
+        self._restarting: asyncio.Task[None] | None = None
+        self._spawned_at, self._failures = 0.0, 0
         self._is_stopping = self._was_killed = False
         self._remains = Remains(spec.import_string)
         self._ranks = HostRanks(spec.import_string, self._send)
@@ -145,8 +145,9 @@ class AppHost:
         """End the child: in order within the grace, then by force."""
         self._is_stopping = True
         self._usable.set()
-        process = self._process
-        if process is None:
+        if (process := self._process) is None:
+            if self._restarting is not None:
+                self._restarting.cancel()
             return
         self._send(protocol.Stop(grace_s))
         try:
@@ -177,15 +178,17 @@ class AppHost:
         self._ranks.came_up()
         self._change(state="starting", pid=process.pid)
 
-    def _spawn_again(self) -> None:
+    async def _restart(self) -> None:
+        """Start another child after a pause, once nothing of the last one's ranks holds a GPU any more."""
+        await asyncio.sleep(pause_before(self._failures))
         try:
+            await self._remains.end()
             self._spawn()
-        except OSError as error:  # no process, no descriptor, no space: for now
+        except (OSError, RanksRemain) as error:  # no process, no descriptor, no space, no GPU: for now
             self._failures += 1
-            pause_s = pause_before(self._failures)
-            tells = {"problem": str(error), "tried_again_in_s": pause_s}
+            tells = {"problem": str(error), "tried_again_in_s": pause_before(self._failures)}
             logger.warning("app_host_not_started", app=self.spec.import_string, **tells)
-            asyncio.get_running_loop().call_later(pause_s, self._spawn_again)
+            self._restarting = asyncio.create_task(self._restart())
 
     def _send(self, message: Message) -> None:
         if self._process is not None:
@@ -220,13 +223,10 @@ class AppHost:
                 self._calls.take(message)
 
     def _ended(self, exit_code: int) -> None:
-        process, refusal = self._process, self.loading.refusal
-        self._process = None
+        process, self._process, refusal = self._process, None, self.loading.refusal
         self._usable.clear()
-        last = ""
-        if process is not None:
-            last = "\n".join(process.last_lines)
-            self._remains.are_of(process.pid)
+        self._remains.are_of([] if process is None else [process.pid])
+        last = "" if process is None else "\n".join(process.last_lines)
         problem = f"the app's process ended with exit code {exit_code}"
         self._is_stopping = self._is_stopping or self.loading.has_failed(problem, last)
         error = WorkerCrashed(problem if refusal is None else refusal.problem, hint=last[-2000:] or None)
@@ -239,9 +239,9 @@ class AppHost:
             return
         is_new = self._was_killed or time.monotonic() - self._spawned_at > STEADY_S
         self._failures = 1 if is_new else self._failures + 1
-        pause_s = pause_before(self._failures)
-        logger.error("app_host_ended", app=self.spec.import_string, exit_code=exit_code, restart_in_s=pause_s)
-        asyncio.get_running_loop().call_later(pause_s, self._spawn_again)
+        tells = {"exit_code": exit_code, "restart_in_s": pause_before(self._failures)}
+        logger.error("app_host_ended", app=self.spec.import_string, **tells)
+        self._restarting = asyncio.create_task(self._restart())
 
     def _change(self, **changes: Any) -> None:
         before, self.status = self.status, dataclasses.replace(self.status, **changes)

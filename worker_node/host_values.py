@@ -126,13 +126,6 @@ class AppReplaced(WorkerCrashed):
     hint = "Another call of this app did not heed its cancel; the node's log names its job."
 
 
-class RanksRemain(WorkerCrashed):
-    """Ranks that were ended are still there, and so is what they hold of their GPUs."""
-
-    code, title, retryable, crash = "ranks_remain", "Ranks are still there", True, False
-    hint = "A process that SIGKILL does not end hangs in the kernel: look at dmesg and nvidia-smi."
-
-
 def without_credentials(env: Mapping[str, str]) -> dict[str, str]:
     """``env`` without what opens an engine or is a key of ours."""
     return {

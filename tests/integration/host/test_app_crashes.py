@@ -20,7 +20,7 @@ from tests.support.processes import Watched
 from worker_node import host_ranks, host_remains
 from worker_node.host import AppReplaced
 from worker_node.host_process import HostProcess
-from worker_node.host_values import RanksRemain
+from worker_node.host_remains import RanksRemain
 
 pytestmark = pytest.mark.anyio
 
@@ -266,6 +266,27 @@ async def test_an_app_host_that_the_machine_cannot_start_at_once_is_started_late
 
     assert len(tries) == 2
     assert (await plain.call(what="back")).result["what"] == "back"
+
+
+async def test_an_app_host_that_died_comes_back_when_what_its_ranks_held_is_free(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = await serve("Plain")
+    asked, freed = asyncio.Event(), asyncio.Event()
+
+    async def session_ends(_leader: int, _within_s: float) -> bool:
+        asked.set()
+        return await freed.wait()
+
+    monkeypatch.setattr(host_remains, "session_ends", session_ends)
+    os.kill(plain.host.status.pid, signal.SIGKILL)
+    async with asyncio.timeout(10):
+        await asked.wait()
+    meanwhile = plain.host.status.state
+    freed.set()
+    await plain.until(lambda: plain.host.status.state == "ready")
+
+    assert (meanwhile, plain.host.status.restarts) == ("down", 1)
 
 
 async def test_killing_the_supervisor_leaves_no_process(tmp_path: Path) -> None:
