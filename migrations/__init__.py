@@ -30,6 +30,7 @@ WAIT_FOR_TABLE = "1500ms"
 PAUSE_S = 1.0
 TRIES = 60
 ONE_STATEMENT = "10min"
+TOO_LONG = (psycopg.errors.LockNotAvailable, psycopg.errors.DeadlockDetected, psycopg.errors.QueryCanceled)
 
 
 def upgrade(database_url: str, revision: str = "head") -> str:
@@ -88,12 +89,16 @@ def _move(database_url: str, revision: str, go: Callable[[Config, str], None]) -
                 connection.commit()
                 try:
                     return go(settings, revision)
-                except OperationalError as error:
-                    if not _is_busy(error.orig) or not left:
+                except (OperationalError, psycopg.OperationalError) as error:  # a script goes past SQLAlchemy
+                    cause = error.orig if isinstance(error, OperationalError) else error
+                    if not isinstance(cause, TOO_LONG):
                         raise
-                except psycopg.OperationalError as error:  # of a script that went past SQLAlchemy
-                    if not _is_busy(error) or not left:
-                        raise
+                    if not left or isinstance(cause, psycopg.errors.QueryCanceled):
+                        raise ConfigurationError(
+                            f"a migration found no end of waiting: {str(cause).strip()}",
+                            hint="See in pg_stat_activity which transaction is old, end it, and migrate again: "
+                            "that goes on where this stopped.",
+                        ) from error
                 connection.rollback()
                 time.sleep(PAUSE_S)  # whoever was behind us is served now
     finally:
@@ -116,11 +121,6 @@ def _take_turn(connection: Connection) -> None:
             )
         time.sleep(0.1)
     connection.commit()
-
-
-def _is_busy(error: BaseException | None) -> bool:
-    """Whether somebody holds a table, or it was given up so that somebody else could go on."""
-    return isinstance(error, psycopg.errors.LockNotAvailable | psycopg.errors.DeadlockDetected)
 
 
 def _engine(database_url: str) -> Engine:

@@ -12,13 +12,22 @@ from alembic import context
 from sqlalchemy import Connection, create_engine
 from sqlalchemy.pool import NullPool
 
+import migrations
 from stoker.database import driver_url
 from stoker.tables import metadata
 
 
 def run(connection: Connection) -> None:
+    def prepare_next(*_: object, **__: object) -> None:
+        """A revision that takes its time leaves nothing of that to the one after it, which may lock a table."""
+        connection.exec_driver_sql(f"SET lock_timeout = '{migrations.WAIT_FOR_TABLE}'")
+
     context.configure(
-        connection=connection, target_metadata=metadata, compare_server_default=True, transaction_per_migration=True
+        connection=connection,
+        target_metadata=metadata,
+        compare_server_default=True,
+        transaction_per_migration=True,
+        on_version_apply=prepare_next,
     )
     with context.begin_transaction():
         context.run_migrations()

@@ -50,7 +50,7 @@ INVALID = "SELECT indexrelid::regclass::text FROM pg_index WHERE NOT indisvalid"
 # Of this transaction: tables that were there before, which nobody else can write until it ends, and its rows of these.
 LOCKED = """
 SELECT (SELECT string_agg(version_num, ',') FROM alembic_version), s.relname,
-       s.seq_tup_read + s.n_tup_ins + s.n_tup_upd + s.n_tup_del
+       s.seq_tup_read + s.n_tup_ins + s.n_tup_upd + s.n_tup_del, current_setting('lock_timeout')
 FROM pg_stat_xact_user_tables s
 WHERE s.relname NOT IN ('alembic_version', 'event_clock', 'job_children') AND EXISTS (
     SELECT FROM pg_locks l WHERE l.pid = pg_backend_pid() AND l.relation = s.relid
@@ -86,19 +86,19 @@ def test_nodes_of_the_release_before_go_on_working_while_a_large_database_is_upd
     assert rows(former_url, HEADS) == []
 
 
-def test_a_migration_that_locks_a_table_locks_no_other_and_touches_no_row(former_url: str) -> None:
+def test_a_migration_that_locks_a_table_locks_no_other_touches_no_row_and_does_not_wait_long(former_url: str) -> None:
     former.fill(former_url, 10)
-    locked: dict[str, list[tuple[str, int]]] = defaultdict(list)
+    locked: dict[str, list[tuple[str, int, str]]] = defaultdict(list)
 
     def look(connection: Connection) -> None:
-        for at, table, touched in connection.exec_driver_sql(LOCKED):
-            locked[at].append((table, touched))
+        for at, table, touched, wait in connection.exec_driver_sql(LOCKED):
+            locked[at].append((table, touched, wait))
 
     with hooked("commit", look):
         migrations.upgrade(former_url)
 
-    assert {table for ((table, _),) in locked.values()} >= {"job_heads", "job_events", "job_leases", "usage_records"}
-    assert {touched for ((_, touched),) in locked.values()} == {0}
+    assert {table for ((table, _, _),) in locked.values()} >= {"job_heads", "job_events", "job_leases", "usage_records"}
+    assert {(touched, wait) for ((_, touched, wait),) in locked.values()} == {(0, migrations.WAIT_FOR_TABLE)}
 
 
 def test_an_update_that_is_killed_in_any_revision_goes_on_from_there(former_url: str) -> None:
