@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
 from uuid import UUID
 
@@ -54,6 +54,7 @@ class TenantStream:
         self._place = after
         self._told_of: Gap | None = None
         self._pause_s = PAUSE_S
+        self._spoke = -here.settings.ping_s  # at once: a place to come back to, before there is any event
 
     async def body(self) -> AsyncIterator[bytes]:
         """The bytes of the response."""
@@ -63,17 +64,14 @@ class TenantStream:
             yield b"retry: %d\n\n" % RETRY_MS
             async with self._here.hub.follow_tenant(self._tenant_id) as feed:
                 feed.look()
-                spoke = -settings.ping_s  # at once: a place to come back to, before there is any event
                 while not stopping.is_set():
                     if feed.changed.is_set():
                         feed.take()
                         async for chunk in self._read(feed):
                             yield chunk
-                            spoke = time.monotonic()
-                    if time.monotonic() - spoke >= settings.ping_s and self._place is not None:
-                        yield b"event: place\nid: %s\ndata: {}\n\n" % str(self._place).encode()
-                        spoke = time.monotonic()
-                    await self._pause(feed, spoke + settings.ping_s)
+                    for chunk in self._ping():
+                        yield chunk
+                    await self._pause(feed, self._spoke + settings.ping_s)
                 yield b"retry: %d\n\n" % RETRY_ON_SHUTDOWN_MS
         finally:
             self._here.metrics.streams.dec()
@@ -86,13 +84,18 @@ class TenantStream:
                 return
             if page.gap not in (None, self._told_of):
                 self._told_of = page.gap
+                self._spoke = time.monotonic()
                 yield b"event: gap\ndata: %s\n\n" % orjson.dumps(GAP)
             for event in page.events:
                 self._here.metrics.sent.labels(event.kind.value).inc()
                 data = orjson.dumps(event_json(event, self._base_url))
+                self._spoke = time.monotonic()
                 yield b"event: %s\nid: %s\ndata: %s\n\n" % (event.kind.value.encode(), str(event.cursor).encode(), data)
             self._place, feed.seen = page.cursor, page.cursor.mark - 1  # rows at the place are still to be read
             if page.has_more:
+                # Filters may leave out a long history: who is cut while it is read need not begin again.
+                for chunk in self._ping():
+                    yield chunk
                 continue
             if page.is_held:
                 asyncio.get_running_loop().call_later(self._pause_s, feed.look)
@@ -100,6 +103,12 @@ class TenantStream:
             else:
                 self._pause_s = PAUSE_S
             return
+
+    def _ping(self) -> Iterator[bytes]:
+        """A place to come back to, when nothing was said for a while."""
+        if time.monotonic() - self._spoke >= self._here.settings.ping_s and self._place is not None:
+            self._spoke = time.monotonic()
+            yield b"event: place\nid: %s\ndata: {}\n\n" % str(self._place).encode()
 
     async def _page(self, feed: Feed) -> EventPage | None:
         try:

@@ -11,9 +11,12 @@ import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from api.control.duties import DELETE_JOBS
+from stoker import jobs
 from stoker.bus import Bus
 from stoker.client import Client, JobsEvent
+from stoker.events import EventKind
 from stoker.local.engines import Engines
+from stoker.tenant_events import SCAN, Cursor
 from tests.support.acting_node import ActingNode
 from tests.support.api_server import api_settings, running_api
 from tests.support.sse import Frame, events, named
@@ -132,6 +135,30 @@ async def test_who_comes_back_after_rows_were_deleted_is_told_of_the_gap(
 
     assert (gap.event, rows([after])) == ("gap", [(kept, 1)])
     assert no_gap.event == "state"
+
+
+async def test_a_client_that_is_cut_while_filters_leave_out_a_long_history_goes_on_where_it_had_come(
+    engines: Engines, database_url: str, caller: Tenant, node: ActingNode, app: str, db: AsyncEngine
+) -> None:
+    await submit(caller.http, app)
+    claim = await node.claim()
+    for _ in range(3):
+        await jobs.append_events(db, claim.lease, [(EventKind.LOG, {"message": "x"})] * SCAN)
+    sparse = {"kind": "output", "after": "0"}
+    places: list[Cursor] = []
+    async with (
+        running_api(api_settings(engines, database_url, ping_s=1e-6)) as other,
+        httpx2.AsyncClient(base_url=other.url, headers=caller.http.headers) as http,
+    ):
+        for _ in range(2):
+            last = {"last-event-id": str(places[-1])} if places else {}
+            async with events(http, PATH, params=sparse, headers=last) as raw:
+                seen = named(raw)
+                frames = [await anext(seen), await anext(seen)]
+            assert [frame.event for frame in frames] == ["place", "place"]
+            places += [Cursor.parse(frame.id or "") for frame in frames]
+
+    assert [place.seq for place in places[:3]] == [SCAN, 2 * SCAN, 3 * SCAN]
 
 
 async def test_who_follows_is_told_of_each_gap_once(
