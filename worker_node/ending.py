@@ -135,5 +135,4 @@ async def _release(engines: Engines, attempt: Attempt, usage: Usage) -> None:
     for job in moved:
         reach(Point.NODE_RELEASED)
         logger.info("job_released", **attempt.names)
-        engines.tell(job.job_id, job.seq, attempt.claim.tenant_id, is_final=job.state.is_final)
-        engines.doorbell.ring(job.queue)
+        engines.tell_given_back(job)

@@ -10,6 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from stoker.bus import Bus
 from stoker.database import make_engine
+from stoker.jobs import Moved
 from stoker.queue import Doorbell
 from stoker.settings import NodeSettings
 from stoker.storage import Storage
@@ -39,6 +40,12 @@ class Engines:
     def tell(self, job_id: UUID, seq: int, tenant_id: UUID | None = None, *, is_final: bool = False) -> None:
         """Let those who follow the job know of row ``seq``, without waiting for Redis."""
         self.bus.tell(job_id, seq, tenant_id, is_final=is_final)
+
+    def tell_given_back(self, job: Moved) -> None:
+        """Let those who follow the job, and nodes that could take it, know that this one has it no longer."""
+        self.tell(job.job_id, job.seq, job.tenant_id, is_final=job.state.is_final)
+        if not job.state.is_final:
+            self.doorbell.ring(job.queue)
 
     async def close(self) -> None:
         self.doorbell.close()

@@ -7,6 +7,7 @@ finishes nothing, but gives back what was claimed for this node without its know
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Any
 from uuid import UUID
 
@@ -16,7 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from stoker import jobs, log
 from stoker.crash_points import Point, reach
 from stoker.database import is_unreachable
-from stoker.jobs import Lease
+from stoker.jobs import Lease, Moved
 from worker_node.attempt import Attempts, StopReason, safe_until
 from worker_node.registration import Identity
 
@@ -24,6 +25,8 @@ logger = log.get(__name__)
 
 
 class Heartbeat:
+    """``on_return`` hears of each job that was given back."""
+
     def __init__(
         self,
         db: AsyncEngine,
@@ -32,9 +35,10 @@ class Heartbeat:
         *,
         every_s: float,
         lease_s: float,
+        on_return: Callable[[Moved], None],
         missed: Counter | None = None,
     ) -> None:
-        self._missed = missed
+        self._on_return, self._missed = on_return, missed
         self._db, self._identity, self._attempts = db, identity, attempts
         self._every_s, self._lease_s = every_s, lease_s
         self._reachable = True
@@ -100,6 +104,7 @@ class Heartbeat:
             return
         for job in moved:
             logger.warning("claim_lost", **job.names)
+            self._on_return(job)
 
     def _note_missed(self, error: Exception) -> None:
         if self._missed is not None:

@@ -87,8 +87,7 @@ class Node:
                 reach(Point.NODE_FORMER_BOOT_RELEASED)
                 logger.info("job_taken_back", **moved.names)
                 self._engines.metrics.counts.ended(moved.queue, moved.state, NodeLost.code)
-                self._engines.tell(moved.job_id, moved.seq, moved.tenant_id, is_final=moved.state.is_final)
-                self._engines.doorbell.ring(moved.queue)
+                self._engines.tell_given_back(moved)
             placement = await self._open(specs)
         except Exception as error:
             if not is_unreachable(error):
@@ -103,6 +102,7 @@ class Node:
             self._attempts,
             every_s=self._settings.heartbeat_s,
             lease_s=self._settings.lease_s,
+            on_return=self._engines.tell_given_back,
             missed=self._engines.metrics.heartbeats_missed,
         )
         look = Look(

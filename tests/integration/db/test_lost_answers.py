@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from stoker import job_queries
+from stoker.jobs import Moved
 from stoker.states import JobState
 from tests.support.job_world import World
 from worker_node.attempt import Attempt, Attempts
@@ -31,13 +32,15 @@ async def test_a_job_that_was_claimed_without_its_nodes_knowing_is_given_back_an
 
     with (tmp_path / "lock").open("w") as lock:
         identity = Identity(node.id, node.boot_id, tmp_path, lock)
-        beating = asyncio.create_task(Heartbeat(world.db, identity, attempts, every_s=0.05, lease_s=2.0).run())
+        told: asyncio.Queue[Moved] = asyncio.Queue()
+        heart = Heartbeat(world.db, identity, attempts, every_s=0.05, lease_s=2.0, on_return=told.put_nowait)
+        beating = asyncio.create_task(heart.run())
         async with asyncio.timeout(30):
-            while (await job_queries.get(world.db, lost.job_id, None)).state is JobState.RUNNING:
-                pass
+            moved = await told.get()
         beating.cancel()
         await asyncio.gather(beating, return_exceptions=True)
 
+    assert (moved.job_id, moved.state, moved.queue) == (lost.job_id, JobState.QUEUED, "acme/echo")
     given_back = await job_queries.get(world.db, lost.job_id, None)
     assert (given_back.state, [one.outcome for one in given_back.attempts]) == (JobState.QUEUED, ["released"])
     assert await world.rows("SELECT failures, crashes FROM jobs WHERE id = :id", id=lost.job_id) == [

@@ -33,7 +33,14 @@ async def attempt(engines_of_a_node: Engines, desk: Desk, tmp_path: Path) -> Asy
     attempts.add(attempt)
     with (tmp_path / "lock").open("w") as lock:
         identity = Identity(node.node_id, node.boot_id, tmp_path, lock)
-        heartbeat = Heartbeat(engines_of_a_node.db, identity, attempts, every_s=0.02, lease_s=LEASE_S)
+        heartbeat = Heartbeat(
+            engines_of_a_node.db,
+            identity,
+            attempts,
+            every_s=0.02,
+            lease_s=LEASE_S,
+            on_return=engines_of_a_node.tell_given_back,
+        )
         beating = asyncio.create_task(heartbeat.run())
         yield attempt
         beating.cancel()
