@@ -34,7 +34,7 @@ logger = log.get(__name__)
 
 
 class Executor:
-    """All methods belong on the node's loop; ``is_open`` alone may be read from any thread."""
+    """All methods belong on the node's loop. What changes whether it ``is_open`` is told to ``on_change``."""
 
     def __init__(
         self,

@@ -18,6 +18,7 @@ from stoker.database import is_unreachable
 from stoker.errors import NodeLost, Unavailable
 from stoker.settings import NodeSettings
 from worker_node.attempt import Attempts, StopReason
+from worker_node.doors import Doors
 from worker_node.duty import keep_up
 from worker_node.engines import Engines
 from worker_node.executor import Executor
@@ -45,6 +46,7 @@ class Node:
         self._attempts = Attempts()
         self._hosts: list[AppHost] = []
         self._executors: dict[str, Executor] = {}
+        self._doors = Doors(self._executors, lambda app: self.on_change(app))
         self._placement: Placement | None = None
         engines.metrics.watch(self.runners, gpus)
         self._presence = Presence(engines.db, identity, lambda: [one.runner for one in self._executors.values()])
@@ -66,11 +68,14 @@ class Node:
 
     def can_start(self, app: str) -> bool:
         """Whether a job of ``app`` could start here now. From any thread."""
-        return self._executors[app].is_open
+        return self._doors.is_open(app)
 
     async def answer(self, app: str) -> asyncio.Task[None] | None:
         """One doorbell: one claim."""
-        return await self._executors[app].answer()
+        try:
+            return await self._executors[app].answer()
+        finally:
+            self._doors.changed(app)
 
     async def start(self, specs: Sequence[AppSpec]) -> None:
         """Give back what the former boot held, start the app hosts, publish their apps and begin to take jobs.
@@ -111,7 +116,7 @@ class Node:
             placement,
             self._executors,
             every_s=self._settings.look_s,
-            on_change=lambda app: self.on_change(app),
+            on_change=self._doors.changed,
         )
         duties = (
             heartbeat.run,
@@ -185,6 +190,8 @@ class Node:
             lease_s=self._settings.lease_s,
         )
         placement.begin()
+        for app in self._executors:
+            self._doors.changed(app)
         return placement
 
     def _executor(self, host: AppHost, version: AppVersion, placement: Placement, gpus: Quarantine) -> Executor:
@@ -197,7 +204,7 @@ class Node:
             placement,
             gpus,
             lease_s=self._settings.lease_s,
-            on_change=lambda app: self.on_change(app),
+            on_change=self._doors.changed,
             on_rest=self._rest,
         )
 
@@ -210,7 +217,7 @@ class Node:
 
     def _slots_changed(self, app: str) -> None:
         self._presence.runners_changed.set()
-        self.on_change(app)
+        self._doors.changed(app)
 
     def _rest(self, app: str, for_s: float) -> None:
         """Too many jobs of the app have crashed here: others wait or go elsewhere, until it is tried again."""

@@ -19,7 +19,7 @@ logger = log.get(__name__)
 
 
 class Placement:
-    """All methods belong on the node's loop; ``could_take`` and ``others_work`` alone may be called from any thread.
+    """All methods belong on the node's loop.
 
     ``on_change`` hears the apps whose ``could_take`` has changed, and ``on_eviction`` those that make room for another.
     Apps without ranks are none of its business: it says yes to all that they ask.
@@ -52,7 +52,7 @@ class Placement:
         return app not in self._slots or self._slots.could_take(app, self._loop.time())
 
     def others_work(self, app: str) -> bool:
-        """Whether a job of another app is at work on its slots, or about to be claimed for some. From any thread."""
+        """Whether a job of another app is at work on its slots, or about to be claimed for some."""
         return any(one.is_busy for one in self._slots if one.app != app)
 
     def take(self, app: str) -> bool:

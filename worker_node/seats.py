@@ -69,7 +69,7 @@ class Seats:
         return iter(self._all)
 
     def can_take(self, seat: Seat) -> bool:
-        """Whether the seat's next job may be claimed now. From any thread."""
+        """Whether the seat's next job may be claimed now."""
         return self.is_ready(seat) and (not seat.uses_gpus or self._placement.could_take(self._app))
 
     @property

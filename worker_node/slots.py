@@ -75,7 +75,7 @@ class Slots:
     # What executors ask and say.
 
     def could_take(self, app: str, now: float) -> bool:
-        """Whether a job of ``app`` that needs its ranks may be claimed now. From any thread."""
+        """Whether a job of ``app`` that needs its ranks may be claimed now."""
         return self._offer(self._holdings[app], now) is not None
 
     def take(self, app: str, now: float) -> bool:
