@@ -170,6 +170,20 @@ async def test_from_now_on_begins_after_what_is_committed_and_before_what_is_hel
     assert said(after.events) == ["held"]
 
 
+async def test_who_begins_now_after_all_was_deleted_is_told_of_no_gap(world: World) -> None:
+    job = await world.submit()
+    [event] = (await read_until(world, START, 1)).events
+    await world.rows("UPDATE tenants SET events_pruned = :mark", mark=event.cursor.mark)
+    await world.rows("DELETE FROM jobs WHERE id = :id", id=job.job_id)
+
+    now = await tenant_events.here(world.db, world.tenant_id)
+    page = await tenant_events.read(world.db, world.tenant_id, now, ALL)
+    before = await tenant_events.read(world.db, world.tenant_id, event.cursor._replace(mark=event.cursor.mark - 1), ALL)
+
+    assert (page.has_gap, page.cursor) == (False, now)
+    assert (before.has_gap, before.cursor) == (True, now)
+
+
 async def test_a_tenant_sees_its_own_rows_alone_and_every_row_has_its_tenant(world: World) -> None:
     node = await world.node()
     stranger = await world.tenant("stranger")
