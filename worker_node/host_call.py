@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -43,6 +44,7 @@ class PendingCall:
         self._fetch_error: StokerError | None = None
         self._fetches: set[asyncio.Task[None]] = set()
         self._children: dict[int, asyncio.Task[None]] = {}
+        self._waits_since = 0.0
         text = json.dumps(call.input, allow_nan=False)
         self._send(protocol.Start(call.call_id, call.endpoint, text, str(call.job_id), call.attempt))
 
@@ -50,6 +52,11 @@ class PendingCall:
     def waits(self) -> bool:
         """Whether it waits for another app's job, and so is at no work itself."""
         return bool(self._children) and not self.outcome.done()
+
+    @property
+    def waited_s(self) -> float:
+        """How long it has waited so without a break; 0 where it does not."""
+        return time.monotonic() - self._waits_since if self.waits else 0.0
 
     def cancel(self, within_s: float | None = None) -> None:
         """Ask the child to stop the call, and end the child if it does not; after ``within_s`` whatever it says."""
@@ -73,6 +80,8 @@ class PendingCall:
                 self._fetches.add(task)
                 task.add_done_callback(self._fetches.discard)
             case protocol.CallApp(number=number):
+                if not self._children:
+                    self._waits_since = time.monotonic()
                 child = self._loop.create_task(self._call_app(message))
                 self._children[number] = child
                 child.add_done_callback(lambda _: self._children.pop(number, None))

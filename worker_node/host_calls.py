@@ -19,6 +19,9 @@ from worker_node.suspicion import Suspicion
 
 MAX_LIGHT_CALLS = 8
 """Calls at once of endpoints that use no GPUs."""
+ALONE_S = 5.0
+"""While one call at a time is served, one that waits for another app is alone for so long: it may be at work, too, and
+what kills the process then is its doing. After that it makes room, perhaps for the very job that it waits for."""
 
 
 class HostCalls:
@@ -42,9 +45,10 @@ class HostCalls:
 
     def have_room(self, *, uses_gpus: bool) -> bool:
         """Whether a process that can serve could take a call that does or does not use GPUs."""
-        at_work = [each for each in self._pending.values() if not each.waits]
-        if at_work and self.are_one_at_a_time:
+        pending = list(self._pending.values())
+        if any(each.waited_s < ALONE_S for each in pending) and self.are_one_at_a_time:
             return False
+        at_work = [each for each in pending if not each.waits]
         alike = sum(each.uses_gpus == uses_gpus for each in at_work)
         return alike == 0 if uses_gpus else alike < MAX_LIGHT_CALLS
 
@@ -83,15 +87,16 @@ class HostCalls:
     def went_down(self, problem: str, error: StokerError, *, was_killed: bool) -> None:
         """The process has ended: by ``error``, or by the node's own doing, which is no fault of who was in it."""
         lost = list(self._pending.values())
-        # A call that waits for another app's job is not to blame, unless nobody else is there.
-        at_work = [each for each in lost if not each.waits] or lost
+        # A call that waits for another app's job is not to blame where it was alone for long, and then was not.
+        trusted = [each for each in lost if each.waited_s >= ALONE_S] if self.are_one_at_a_time else []
+        suspects = [each for each in lost if each not in trusted] or lost
         if was_killed:
             error = AppReplaced("the app's process was ended because of another call")
             self._suspicion.leave(each.call.job_id for each in lost)
         else:
-            self._suspicion.leave(each.call.job_id for each in lost if each not in at_work)
-            self._suspicion.cast(each.call.job_id for each in at_work)
-            if len(at_work) > 1:
-                error = CrashedBeside(f"{problem} while it served {len(at_work)} jobs")
+            self._suspicion.leave(each.call.job_id for each in trusted)
+            self._suspicion.cast(each.call.job_id for each in suspects)
+            if len(suspects) > 1:
+                error = CrashedBeside(f"{problem} while it served {len(suspects)} jobs")
         for pending in lost:
-            pending.lose(error if pending in at_work else AppReplaced(f"{problem}, while this job waited for another"))
+            pending.lose(error if pending in suspects else AppReplaced(f"{problem}, while this job waited for another"))
