@@ -56,12 +56,12 @@ class NewChild:
 
 @dataclass(frozen=True)
 class Child:
-    """A child that was started or found (``created`` False). ``parent_seq`` is the event row that says so."""
+    """A child that was started or found (``created`` False). ``parent_seq`` is the event row that says so, if any."""
 
     job_id: UUID
     state: JobState
     created: bool
-    parent_seq: int
+    parent_seq: int | None
 
 
 @dataclass(frozen=True)
@@ -74,8 +74,10 @@ class CancelledChild:
     result: CancelResult
 
 
-async def submit(db: AsyncEngine, parent: Lease, new: NewChild) -> Child:
+async def submit(db: AsyncEngine, parent: Lease, new: NewChild, known: Collection[UUID] = ()) -> Child:
     """Start the child of this name, or find it: one that waits, runs or has succeeded is not started again.
+
+    Of those that are ``known`` the parent's log says no more: an app may ask for the same one without an end.
 
     One that failed or was cancelled is the answer too, as long as no attempt of the parent has heard of that. Then it
     is followed by another of the next generation: whoever calls again after a failure wants another try.
@@ -101,7 +103,9 @@ async def submit(db: AsyncEngine, parent: Lease, new: NewChild) -> Child:
         if newest is None:
             raise LeaseLost(f"attempt {parent.attempt} of job {parent.job_id} does not hold it any more")
         state = JobState(newest["state"])
-        seq = await _tell(tx, parent, "found again", new.version.app, newest["child_id"], state)
+        seq = None
+        if newest["child_id"] not in known:
+            seq = await _tell(tx, parent, "found again", new.version.app, newest["child_id"], state)
     return Child(newest["child_id"], state, created=False, parent_seq=seq)
 
 

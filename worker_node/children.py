@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from functools import partial
 from typing import TypeVar
+from uuid import UUID
 
 from stoker import apps, children, job_queries, log
 from stoker.children import Child, NewChild
@@ -50,6 +51,10 @@ class Calls:
     def __init__(self, engines: Engines, attempt: Attempt) -> None:
         self._engines, self._attempt = engines, attempt
         self._open = 0
+        self._known: set[UUID] = set()
+        """The children that the attempt's log names."""
+        self._heard: set[UUID] = set()
+        self._hearing: dict[UUID, asyncio.Lock] = {}
         self._telling = asyncio.Lock()
         self._told: bool | None = False
         """Whether it waits, as Postgres knows it; None while that is being said."""
@@ -64,7 +69,8 @@ class Calls:
         new = await self._checked(asked)
         parent = self._attempt.lease
         async with self._waiting():
-            child = await self._fenced(self._try(lambda: children.submit(self._engines.db, parent, new)))
+            child = await self._fenced(self._try(lambda: children.submit(self._engines.db, parent, new, self._known)))
+            self._known.add(child.job_id)
             reach(Point.NODE_CHILD_STARTED)
             self._note(child, asked.app)
             if not child.state.is_final:
@@ -72,8 +78,7 @@ class Calls:
             job = await self._try(lambda: job_queries.get(self._engines.db, child.job_id, None))
             if child.state is not JobState.SUCCEEDED:
                 reach(Point.NODE_CHILD_ENDED)
-                hear = partial(children.hear_ended, self._engines.db, parent, job.id, job.app, job.state)
-                self._engines.tell(parent.job_id, await self._fenced(self._try(hear)), job.tenant_id)
+                await self._hear(job)
         return answer_of(job)
 
     async def _checked(self, asked: AppCall) -> NewChild:
@@ -88,6 +93,16 @@ class Calls:
         except (UnknownApp, InvalidRequest) as error:
             raise CallRefused(str(error), hint=error.hint) from error
         return NewChild(version=version, endpoint=asked.endpoint, input=asked.input, key=asked.key)
+
+    async def _hear(self, job: JobView) -> None:
+        """Have the parent's log say that the child has ended, once however many calls wait for it."""
+        async with self._hearing.setdefault(job.id, asyncio.Lock()):
+            if job.id in self._heard:
+                return
+            parent = self._attempt.lease
+            hear = partial(children.hear_ended, self._engines.db, parent, job.id, job.app, job.state)
+            self._engines.tell(parent.job_id, await self._fenced(self._try(hear)), job.tenant_id)
+            self._heard.add(job.id)
 
     @asynccontextmanager
     async def _waiting(self) -> AsyncIterator[None]:
@@ -147,7 +162,8 @@ class Calls:
         verb = "child_started" if child.created else "child_found"
         logger.info(verb, child=str(child.job_id), app=app, state=str(child.state), **self._attempt.names)
         claim = self._attempt.claim
-        self._engines.tell(claim.job_id, child.parent_seq, claim.tenant_id)
+        if child.parent_seq is not None:
+            self._engines.tell(claim.job_id, child.parent_seq, claim.tenant_id)
         if child.created and child.state is JobState.QUEUED:
             self._engines.doorbell.ring(app)
 

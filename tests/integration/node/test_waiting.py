@@ -10,6 +10,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from stoker import apps, children, jobs
+from stoker.errors import ChildCancelled
 from stoker.jobs import ClaimRequest, Lease, QueueKey
 from tests.support.job_world import endpoint, manifest
 from tests.support.nodes import Desk, eventually
@@ -62,6 +63,28 @@ async def test_a_call_that_is_given_up_while_postgres_is_told_leaves_its_job_at_
     await asyncio.wait([call])
 
     await eventually(lambda: is_at_work(desk, attempt), lambda: "the job to count again")
+
+
+async def test_many_calls_of_one_child_are_one_line_of_its_start_and_one_of_its_end(
+    engines_of_a_node: Engines, desk: Desk, attempt: Attempt
+) -> None:
+    calls = Calls(engines_of_a_node, attempt)
+    asked = AppCall(attempt.claim.app, "/", {}, "the same")
+    looking = asyncio.create_task(engines_of_a_node.ends.run())
+    first = asyncio.create_task(calls.call(asked))
+    await eventually(lambda: started(desk, attempt), lambda: "a child")
+
+    others = [asyncio.create_task(calls.call(asked)) for _ in range(9)]
+    [child] = [job.id for job in (await desk.get(attempt.claim.job_id)).family.children]
+    await jobs.request_cancel(desk.db, child, None)
+    ended = await asyncio.gather(first, *others, return_exceptions=True)
+    looking.cancel()
+
+    assert {type(error) for error in ended} == {ChildCancelled}
+    said = [
+        data["message"].rsplit(" ", 1)[1] for kind, data in await desk.events(attempt.claim.job_id) if kind == "log"
+    ]
+    assert said == ["started", "cancelled"]
 
 
 async def started(desk: Desk, attempt: Attempt) -> bool | None:
