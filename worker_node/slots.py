@@ -100,9 +100,9 @@ class Slots:
         one.is_busy, one.promised, one.waiting_since = one.was_busy, NO_SLOTS, None
 
     def ends(self, app: str, now: float) -> None:
-        """Its last job has left the ranks, and there is no next."""
+        """Its last job has left the ranks, and there is no next; or it was stopped before it came to them."""
         one = self._holdings[app]
-        one.is_busy, one.used_at = False, now
+        one.promised, one.has_job, one.is_busy, one.used_at = NO_SLOTS, False, False, now
 
     def waits(self, app: str, since: float) -> None:
         """A job of the app has been waiting since then for slots; what it waited before the app left them is past.

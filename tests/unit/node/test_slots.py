@@ -138,6 +138,21 @@ def test_ranks_that_are_to_be_there_outlive_keep_alive_but_not_another_apps_job_
     assert slots.steps(2062).place == {"a": (0,)}
 
 
+def test_a_job_that_is_cancelled_before_its_slots_are_free_leaves_them_to_whoever_they_are_for():
+    slots = a_node(1, 1, 1, keeps=True)
+    slots["b"].keeps = False
+    assert slots.steps(0).place == {"a": (0,)}
+    assert slots.take("b", 10)
+    slots.keep("b")
+    assert slots.steps(10).stop == ("a",)
+
+    slots.ends("b", 11)
+    slots.has_left("a", 12)
+
+    assert slots.steps(12).place == {"a": (0,)}
+    assert (slots["b"].held, slots["b"].promised) == (set(), set())
+
+
 def test_a_busy_runner_yields_between_two_jobs_once_another_has_waited_past_the_bound():
     slots = a_node(1, 1, 1)
     runs(slots, "a", 0)
