@@ -9,6 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+LINGER_S = 1.0
+"""How long an app in its turn keeps its slots without a job. A caller that sends its next job when it has the answer to
+the last is back sooner: else two such callers would have ranks started for every single job."""
 NEVER = float("-inf")
 NO_SLOTS: frozenset[int] = frozenset()
 
@@ -138,6 +141,7 @@ class Slots:
                 if len(free) >= one.size:
                     place[one.app] = self._seat(one, frozenset(free[: one.size]), now)
         ends = [one.used_at + one.keep_alive_s for one in self if one.keep_alive_s is not None and self._idles(one)]
+        ends += [self._lingers_until(one) for one in self if self._lingers(one, now)]
         return Steps(tuple(stop), place, min(ends, default=None))
 
     def is_warm(self, app: str, now: float) -> None:
@@ -174,6 +178,13 @@ class Slots:
         """Whether its ranks are there for no job and for no ``min_runners``."""
         return bool(one.held) and not (one.is_busy or one.is_leaving or one.keeps)
 
+    def _lingers(self, one: Holding, now: float) -> bool:
+        """Whether its ranks are without a job for a moment only: nobody else gets their slots."""
+        return bool(one.held) and not (one.is_busy or one.is_leaving) and now < self._lingers_until(one)
+
+    def _lingers_until(self, one: Holding) -> float:
+        return min(one.used_at + LINGER_S, one.turn_began + self._yield_after_s)
+
     def _offer(self, one: Holding, now: float) -> frozenset[int] | None:
         """The slots that a job of this app would run on if it were claimed now; None: it has to wait."""
         if one.promised or one.is_leaving:
@@ -189,7 +200,7 @@ class Slots:
     def _for_all(self, one: Holding, now: float) -> list[int]:
         """Slots that nobody works on or is promised, in the order in which they are to be taken; none spoken for."""
         spoken_for = self._spoken_for(one, now)
-        return [slot for slot in self._in_order(with_busy=False) if slot not in spoken_for]
+        return [slot for slot in self._in_order(now, with_busy=False) if slot not in spoken_for]
 
     def _spoken_for(self, one: Holding, now: float) -> set[int]:
         """What those who have waited past the bound, and longer than this one, are to have."""
@@ -198,16 +209,20 @@ class Slots:
             if other is one or other.waiting_since is None or now < other.waiting_since + self._yield_after_s:
                 break
             if not other.held and not other.promised:
-                left = [slot for slot in self._in_order(with_busy=True) if slot not in spoken_for]
+                left = [slot for slot in self._in_order(now, with_busy=True) if slot not in spoken_for]
                 spoken_for.update(left[: other.size])
         return spoken_for
 
-    def _in_order(self, *, with_busy: bool) -> list[int]:
-        """Free slots, then those of idle runners, least recently used first, then of busy ones, longest turn first."""
+    def _in_order(self, now: float, *, with_busy: bool) -> list[int]:
+        """Free slots, then those of idle runners, least recently used first, then of busy ones, longest turn first.
+
+        Who lingers counts as busy.
+        """
         promised = {slot for one in self for slot in one.promised}
         held = {slot for one in self for slot in one.held}
-        idle = sorted((one for one in self if one.held and not one.is_busy), key=lambda one: one.used_at)
-        busy = sorted((one for one in self if one.held and one.is_busy), key=lambda one: one.turn_began)
+        at_work = {one.app for one in self if one.is_busy or self._lingers(one, now)}
+        idle = sorted((one for one in self if one.held and one.app not in at_work), key=lambda one: one.used_at)
+        busy = sorted((one for one in self if one.held and one.app in at_work), key=lambda one: one.turn_began)
         slots = [slot for slot in range(self.count) if slot not in held]
         for one in [*idle, *busy] if with_busy else idle:
             slots += sorted(one.held)

@@ -71,7 +71,7 @@ async def test_a_node_that_ends_does_not_wait_for_ranks_that_cannot_be_ended(mon
 
 
 def one_slot(hosts: dict[str, Ranks]) -> Placement:
-    slots = Slots(1, 30.0)
+    slots = Slots(1, 0.0)  # nobody's turn lasts longer than a job
     for app in hosts:
         slots.add(app, 1)
     apps: Any = hosts

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from worker_node.slots import Slots
+from worker_node.slots import LINGER_S, Slots
 
 BOUND_S = 30.0
 TICK_S = 5.0
@@ -121,7 +121,7 @@ def test_ranks_that_served_for_longer_than_keep_alive_are_kept_that_long_when_no
 
     assert slots.steps(60).stop == ()
     slots.ends("a", 60)
-    assert slots.steps(60).again_at == 65
+    assert slots.steps(60 + LINGER_S).again_at == 65
 
 
 def test_ranks_that_are_to_be_there_outlive_keep_alive_but_not_another_apps_job_and_come_back():
@@ -178,6 +178,47 @@ def test_a_runner_that_has_just_come_keeps_its_slots_as_long_however_long_anothe
     assert not slots.could_take("b", 200 + BOUND_S)
 
 
+def test_an_app_in_its_turn_keeps_its_slots_for_a_moment_after_each_job_and_no_longer():
+    slots = a_node(1, 1, 1)
+    runs(slots, "a", 0)
+    slots.ends("a", 2)
+
+    assert not slots.could_take("b", 2 + LINGER_S / 2)
+    assert slots.could_take("a", 2 + LINGER_S / 2)
+    assert slots.steps(2).again_at == 2 + LINGER_S, "when others are to be asked"
+    assert slots.could_take("b", 2 + LINGER_S)
+    runs(slots, "a", BOUND_S - 1)
+    slots.ends("a", BOUND_S)
+    assert slots.could_take("b", BOUND_S), "its turn is over"
+
+
+def test_two_callers_that_wait_for_each_answer_do_not_have_ranks_started_for_every_job():
+    """One for each app: the next job comes a moment after the last. A job takes 1 s, ranks 20 s to start."""
+    slots, start_s, long_s = a_node(1, 1, 1), 20.0, 3600.0
+    wanted_at, served, starts, now = {"a": 0.0, "b": 0.0}, {"a": 0, "b": 0}, 0, 0.0
+    while now < long_s:
+        waiting = [app for app, at in wanted_at.items() if at <= now]
+        for app in waiting:
+            if not slots.could_take(app, now):
+                slots.waits(app, wanted_at[app])
+        app = next((app for app in [*slots.whose_turn(now), *waiting] if slots.take(app, now)), None)
+        if app is None:
+            now += 0.05
+            continue
+        slots.keep(app)
+        for stopped in slots.steps(now).stop:
+            slots.has_left(stopped, now)
+        if app in slots.steps(now).place or not slots[app].is_warm:
+            now, starts = now + start_s, starts + 1
+            slots.is_warm(app, now)
+        now += 1.0
+        slots.ends(app, now)
+        served[app], wanted_at[app] = served[app] + 1, now + 0.05
+
+    assert starts <= long_s / (BOUND_S + start_s) + 1
+    assert min(served.values()) > long_s / 5, "and each has its share"
+
+
 def test_who_was_served_of_late_comes_after_who_was_not_however_old_its_jobs_are():
     slots = a_node(1, 1, 1, 1)
     runs(slots, "a", 0)
@@ -189,7 +230,7 @@ def test_who_was_served_of_late_comes_after_who_was_not_however_old_its_jobs_are
 
     slots.ends("b", 60)
 
-    assert slots.whose_turn(60) == ["c"]
+    assert slots.whose_turn(60 + LINGER_S) == ["c"]
 
 
 def test_small_apps_do_not_keep_a_large_one_out_that_waits_past_the_bound():
