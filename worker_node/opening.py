@@ -13,8 +13,15 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from stoker import apps, log
 from stoker.apps import AppVersion
-from stoker.errors import ConfigurationError
+from stoker.database import is_passing
+from stoker.errors import AppDefinitionError, ConfigurationError
+from stoker.manifest import Manifest
 from worker_node.host import AppHost, AppSpec
+
+LATE_S = 60.0
+"""How long the others may take once one app can be served: it is not to wait for one that hangs when it is imported."""
+TEARDOWN_S = 10.0
+MAX_PROBLEM = 500
 
 logger = log.get(__name__)
 
@@ -37,24 +44,56 @@ async def open_apps(
     """
     opened = Opened()
     hosts = [AppHost(spec, on_change=lambda _: on_change()) for spec in specs]
-    starts = await asyncio.gather(*(_start(host) for host in hosts))
-    failures = []
+    starts = await _start_all(hosts)
+    failures: list[ConfigurationError] = []
     names: set[str] = set()
     for host, failure in zip(hosts, starts, strict=True):
         problem = failure or _problem(host, names, slots, are_gpus=are_gpus)
+        if problem is None and host.manifest is not None:
+            published = await _publish(db, host.manifest)
+            if isinstance(published, AppVersion):
+                names.add(published.app)
+                opened.served.append((host, published))
+                logger.info("app_published", app=published.app, version=published.hash[:12])
+            else:
+                problem = published
         if problem is not None:
             failures.append(problem)
             logger.warning("app_not_served", app=host.spec.import_string, error=str(problem), hint=problem.hint)
             opened.refused.append(f"app {host.spec.import_string} is not served: {problem}")
-            await host.stop()
-        elif host.manifest is not None:
-            names.add(host.manifest.app)
-            version = await apps.publish(db, host.manifest)
-            opened.served.append((host, version))
-            logger.info("app_published", app=version.app, version=version.hash[:12])
+            await host.stop(0 if host.manifest is None else TEARDOWN_S)  # what has not been imported hears nothing
     if failures and not opened.served:
         raise failures[0]
     return opened
+
+
+async def _start_all(hosts: Sequence[AppHost]) -> list[ConfigurationError | None]:
+    """Why each cannot be served; None: it can. Whoever is late is not waited for."""
+    starts = [asyncio.create_task(_start(host)) for host in hosts]
+    pending = set(starts)
+    while pending and not any(start.done() and start.result() is None for start in starts):
+        _, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
+    if pending:
+        _, pending = await asyncio.wait(pending, timeout=LATE_S)
+    for start in pending:
+        start.cancel()
+    return [_late(host) if start in pending else start.result() for host, start in zip(hosts, starts, strict=True)]
+
+
+def _late(host: AppHost) -> ConfigurationError:
+    message = f"{host.spec.import_string} was not imported within {LATE_S:g} s after another app was"
+    hint = "Do slow things in the worker's setup, not when the module is imported; then start the node again."
+    return AppDefinitionError(message, hint=hint)
+
+
+async def _publish(db: AsyncEngine, manifest: Manifest) -> AppVersion | ConfigurationError:
+    try:
+        return await apps.publish(db, manifest)
+    except Exception as error:
+        if is_passing(error):
+            raise
+        hint = "Most often it is a text of the app that Postgres cannot hold: look at names and docstrings."
+        return AppDefinitionError(f"{manifest.app} could not be published: {error}"[:MAX_PROBLEM], hint=hint)
 
 
 async def _start(host: AppHost) -> ConfigurationError | None:
