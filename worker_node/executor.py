@@ -171,7 +171,10 @@ class Executor:
             reach(Point.NODE_RAN)
             if not ran.has_files:
                 return await self._finish_and_claim(seat, attempt, ran)
-            await self._stored(seat)  # so that the seat never holds a third lease
+            if seat.is_storing:
+                if seat.uses_gpus:  # the store may be away for long, and others could work meanwhile
+                    self._placement.ends(self.app)
+                await self._stored(seat)  # so that the seat never holds a third lease
             seat.storing = asyncio.create_task(self._store_and_finish(attempt, ran))
             is_storing = True
         finally:

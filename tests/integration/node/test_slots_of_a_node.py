@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from urllib.parse import urlsplit
 from uuid import UUID
 
 import psutil
@@ -21,6 +22,7 @@ from stoker.states import JobState
 from tests.apps.turns import Right
 from tests.integration.node.conftest import QUICK
 from tests.support.nodes import PATIENCE_S, Desk, NodeProcess, eventually, running_node
+from tests.support.proxy import Proxy, proxy
 
 pytestmark = pytest.mark.anyio
 
@@ -31,8 +33,18 @@ DEEP = 40
 
 
 @pytest.fixture(scope="module")
-def node(engines: Engines, database_url: str, node_dir: Path) -> Iterator[NodeProcess]:
+def store(engines: Engines) -> Iterator[Proxy]:
+    """What lies between the node and the object store."""
+    port = urlsplit(engines.s3.endpoint_url).port
+    assert port is not None
+    with proxy(port) as relay:
+        yield relay
+
+
+@pytest.fixture(scope="module")
+def node(engines: Engines, database_url: str, node_dir: Path, store: Proxy) -> Iterator[NodeProcess]:
     settings = {**QUICK, "STOKER_LOOK_S": "0.2", "STOKER_YIELD_AFTER_S": "0.5"}
+    settings["S3_ENDPOINT_URL"] = f"http://127.0.0.1:{store.port}"
     with running_node(engines, database_url, node_dir, APPS, arguments=ONE_SLOT, **settings) as running:
         yield running
         family = running.ask_to_stop()
@@ -78,6 +90,22 @@ async def test_ranks_whose_job_made_a_file_are_kept_as_long_as_any(
 
     ends = [json.loads(line) for line in node.log.splitlines() if '"ranks_ended"' in line and RIGHT in line]
     assert datetime.fromisoformat(ends[-1]["timestamp"]) - at_work_until >= timedelta(seconds=Right.keep_alive)
+
+
+async def test_ranks_without_work_make_room_while_files_wait_for_a_store_that_is_away(
+    node: NodeProcess, store: Proxy, desk: Desk
+) -> None:
+    store.cut()
+    waiting = [await desk.submit(RIGHT, writes=True) for _ in range(2)]
+    await desk.says(waiting[1], "taken")
+
+    other = await desk.final(await desk.submit(LEFT))
+    meanwhile = [(await desk.get(job_id)).state for job_id in waiting]
+    store.mend()
+
+    done = [await desk.final(job_id) for job_id in waiting]
+    assert (other.state, meanwhile) == (JobState.SUCCEEDED, [JobState.RUNNING] * 2)
+    assert [(job.state, job.attempt) for job in done] == [(JobState.SUCCEEDED, 1)] * 2
 
 
 async def test_a_deep_queue_does_not_lock_other_apps_out_though_nobody_rings_for_them(
