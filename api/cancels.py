@@ -5,8 +5,7 @@ from __future__ import annotations
 from uuid import UUID
 
 from stoker.bus import Bus
-from stoker.children import CancelledChild
-from stoker.jobs import CancelResult
+from stoker.jobs import CancelResult, Moved
 
 
 async def tell(bus: Bus, job_id: UUID, tenant_id: UUID | None, cancelled: CancelResult) -> None:
@@ -17,6 +16,6 @@ async def tell(bus: Bus, job_id: UUID, tenant_id: UUID | None, cancelled: Cancel
         await bus.wake(job_id, cancelled.seq, tenant_id, is_final=cancelled.state.is_final)
 
 
-async def tell_of_child(bus: Bus, child: CancelledChild) -> None:
+async def tell_of_child(bus: Bus, child: Moved) -> None:
     """The same for a child that was cancelled because of its parent."""
-    await tell(bus, child.job_id, child.tenant_id, child.result)
+    await tell(bus, child.job_id, child.tenant_id, CancelResult(child.state, child.node_id, child.seq))

@@ -9,31 +9,28 @@ from __future__ import annotations
 
 import hashlib
 import json
-import logging
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
-import psycopg
 from psycopg.rows import DictRow
-from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from stoker import jobs, lanes, sql
 from stoker.apps import AppVersion
 from stoker.database import Connection, transaction
-from stoker.errors import CallRefused, Conflict, JobCancelled, LeaseLost, NotFound
+from stoker.errors import CallRefused, JobCancelled, LeaseLost
 from stoker.events import EventKind
-from stoker.job_values import CancelResult, Lease, NewJob
+from stoker.job_values import Lease, Moved, NewJob
 from stoker.states import JobState
 from stoker.stored_json import as_possible
 from stoker.tables.columns import NO_CAP
 
 MAX_DEPTH = 4
 """How many calls deep a job may be below the one that nobody's app started."""
-
-log = logging.getLogger(__name__)
+AT_ONCE = 200
+"""So many children are cancelled while somebody waits."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,16 +59,6 @@ class Child:
     state: JobState
     created: bool
     parent_seq: int | None
-
-
-@dataclass(frozen=True)
-class CancelledChild:
-    """A child that was cancelled, or asked to stop where it runs."""
-
-    job_id: UUID
-    tenant_id: UUID
-    app: str
-    result: CancelResult
 
 
 async def submit(db: AsyncEngine, parent: Lease, new: NewChild, known: Collection[UUID] = ()) -> Child:
@@ -167,18 +154,17 @@ async def final_ones(db: AsyncEngine, child_ids: Collection[UUID]) -> frozenset[
     return frozenset(row["id"] for row in found)
 
 
-async def cancel_below(db: AsyncEngine, job_id: UUID) -> list[CancelledChild]:
-    """Cancel all that a job has started, and they in turn: what waits at once, what runs by asking."""
-    async with transaction(db) as tx:
-        found = await sql.rows(tx, "find_open_below", {"job_id": job_id})
-    return await _cancel(db, found)
+async def cancel_below(db: AsyncEngine, job_id: UUID, *, limit: int = AT_ONCE) -> list[Moved]:
+    """Cancel what a job has started, and they in turn: what waits at once, what runs by asking.
+
+    Who waits for this may be a caller of the API: what is beyond ``limit`` is left to ``cancel_orphans``.
+    """
+    return await jobs.cancel_found(db, "find_open_below", {"job_id": job_id, "limit": limit})
 
 
-async def cancel_orphans(db: AsyncEngine, *, limit: int = 500) -> list[CancelledChild]:
+async def cancel_orphans(db: AsyncEngine, *, limit: int = 500) -> list[Moved]:
     """Cancel the children whose parent is final or to be cancelled: none outlives it, whoever forgot it."""
-    async with transaction(db) as tx:
-        found = await sql.rows(tx, "find_orphans", {"limit": limit})
-    return await _cancel(db, found)
+    return await jobs.cancel_found(db, "find_orphans", {"limit": limit})
 
 
 async def _start(
@@ -236,22 +222,3 @@ async def _tell(
         raise LeaseLost(f"attempt {parent.attempt} of job {parent.job_id} does not hold it any more")
     seq: int = head["last_seq"]
     return seq
-
-
-async def _cancel(db: AsyncEngine, found: Iterable[DictRow]) -> list[CancelledChild]:
-    """One after the other: what is wrong with one holds no other up. Raised only if nothing at all was done."""
-    done: list[CancelledChild] = []
-    failure: Exception | None = None
-    for row in found:
-        try:
-            result = await jobs.request_cancel(db, row["child_id"], None)
-        except (Conflict, NotFound):
-            continue  # it has ended by itself meanwhile
-        except (psycopg.Error, SQLAlchemyError) as error:
-            log.exception("a child was not cancelled", extra={"job_id": str(row["child_id"])})
-            failure = error
-        else:
-            done.append(CancelledChild(row["child_id"], row["tenant_id"], row["app"], result))
-    if failure is not None and not done:
-        raise failure
-    return done

@@ -301,7 +301,8 @@ class CancelResult:
 class Moved:
     """A job that was moved by no caller of its own. ``queue`` is the app (owner/alias) to ring if it waits again.
 
-    ``attempt`` is the one that ended by it; None for a job that waited.
+    ``attempt`` is the one that ended by it; None for a job that waited. ``node_id`` is that of a job which runs and
+    was only asked to stop: the node to nudge.
     """
 
     job_id: UUID
@@ -310,6 +311,13 @@ class Moved:
     queue: str
     attempt: int | None = None
     tenant_id: UUID | None = field(default=None, compare=False)
+    node_id: str | None = None
+
+    @classmethod
+    def of(cls, row: Mapping[str, Any], attempt: int | None = None) -> Self:
+        """What a statement that moves jobs answered of one."""
+        state, node_id = JobState(row["state"]), row.get("node_id")
+        return cls(row["job_id"], state, row["seq"], row["queue"], attempt, row["tenant_id"], node_id)
 
     @property
     def names(self) -> dict[str, str | int]:

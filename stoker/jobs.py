@@ -67,6 +67,7 @@ __all__ = [
     "Succeeded",
     "Usage",
     "append_events",
+    "cancel_found",
     "claim",
     "expire_unstarted",
     "find_replay",
@@ -217,10 +218,22 @@ async def request_cancel(db: AsyncEngine, job_id: UUID, tenant_id: UUID | None) 
         if state in FINAL:
             raise Conflict(f"job {job_id} is {state} already")
         if state is JobState.RUNNING:
-            await sql.run(tx, "ask_cancel", {"job_id": job_id})
+            await sql.run(tx, "ask_cancel", {"job_ids": [job_id]})
             return CancelResult(state, job["node_id"], job["seq"])
         [left] = await _leave_waiting(tx, [job_id], Trigger.CANCEL, None)
     return CancelResult(left.state, None, left.seq)
+
+
+async def cancel_found(db: AsyncEngine, find: str, values: Mapping[str, Any]) -> list[Moved]:
+    """Cancel all that the statement ``find`` finds: what waits at once, what runs by asking."""
+
+    async def cancel(tx: Connection, found: list[DictRow]) -> list[Moved]:
+        job_ids = [row["job_id"] for row in found]
+        left = await _leave_waiting(tx, job_ids, Trigger.CANCEL, None)
+        asked = await sql.rows(tx, "ask_cancel", {"job_ids": job_ids})
+        return left + [Moved.of(row) for row in asked]
+
+    return await each_app(db, find, values, cancel)
 
 
 async def release(db: AsyncEngine, leases: Mapping[Lease, Usage | None], reason: str) -> list[Moved]:
@@ -341,17 +354,7 @@ async def _leave_running(tx: Connection, leaving: Sequence[Exit]) -> list[Moved]
     left = await sql.rows(tx, "leave_running", {"exits": as_possible(leaving)})
     await lanes.wake(tx, [row for row in left if row["state"] == JobState.QUEUED])
     attempts = {leave["job_id"]: leave["attempt"] for leave in leaving}
-    return [
-        Moved(
-            row["job_id"],
-            JobState(row["state"]),
-            row["seq"],
-            row["queue"],
-            attempts[str(row["job_id"])],
-            row["tenant_id"],
-        )
-        for row in left
-    ]
+    return [Moved.of(row, attempts[str(row["job_id"])]) for row in left]
 
 
 async def _leave_waiting(
@@ -365,10 +368,7 @@ async def _leave_waiting(
         "error": None if error is None else as_possible(error.to_json()),
     }
     left = await sql.rows(tx, "leave_waiting", values)
-    return [
-        Moved(row["job_id"], JobState(row["state"]), row["seq"], row["queue"], tenant_id=row["tenant_id"])
-        for row in left
-    ]
+    return [Moved.of(row) for row in left]
 
 
 async def _take_back(

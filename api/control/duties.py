@@ -109,8 +109,8 @@ class Control:
         """Cancel what goes on though the job that started it is final, or is about to stop."""
         for child in await children.cancel_orphans(self.db):
             reach(Point.CONTROL_ORPHAN_CANCELLED)
-            logger.info("orphan_cancelled", job_id=str(child.job_id), state=child.result.state.value)
-            self.metrics.counts.ended(child.app, child.result.state)
+            logger.info("orphan_cancelled", job_id=str(child.job_id), state=child.state.value)
+            self.metrics.counts.ended(child.queue, child.state)
             await cancels.tell_of_child(self.bus, child)
 
     async def tend_lanes(self) -> None:

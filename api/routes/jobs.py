@@ -99,7 +99,7 @@ async def cancel(job_id: UUID, caller: Submitter, here: Here, base_url: BaseUrl)
     await cancels.tell(here.bus, job_id, caller.tenant_id, cancelled)
     for child in await children.cancel_below(here.db, job_id):
         await cancels.tell_of_child(here.bus, child)
-        here.metrics.counts.ended(child.app, child.result.state)
+        here.metrics.counts.ended(child.queue, child.state)
     job = await job_queries.get(here.db, job_id, caller.tenant_id)
     here.metrics.counts.ended(job.app, cancelled.state)
     return job_json(job, base_url)

@@ -7,9 +7,9 @@ WITH seen AS (
 ), settled AS (
     UPDATE job_children c SET is_settled = true FROM seen s WHERE c.child_id = s.child_id
 )
-SELECT c.child_id, j.tenant_id, a.name AS app
+SELECT c.child_id AS job_id, v.app_id
 FROM job_children c JOIN jobs j ON j.id = c.child_id JOIN jobs p ON p.id = c.parent_id
-JOIN app_versions v ON v.id = j.version_id JOIN apps a ON a.id = v.app_id
+JOIN app_versions v ON v.id = j.version_id
 WHERE NOT c.is_settled AND j.finished_at IS NULL AND j.cancel_requested_at IS NULL
   AND (p.finished_at IS NOT NULL OR p.cancel_requested_at IS NOT NULL)
 ORDER BY c.depth, c.child_id LIMIT %(limit)s

@@ -258,7 +258,7 @@ async def test_children_are_cancelled_with_their_parent_however_deep(world: Worl
 
     done = await children.cancel_below(world.db, parent.job_id)
 
-    assert {child.job_id: child.result.node_id for child in done} == {
+    assert {child.job_id: child.node_id for child in done} == {
         running.job_id: "n1",
         waiting.job_id: None,
         middle.job_id: "light",
@@ -271,6 +271,27 @@ async def test_children_are_cancelled_with_their_parent_however_deep(world: Worl
     assert await children.cancel_below(world.db, parent.job_id) == []
     with pytest.raises(JobCancelled):
         await call(world, parent, key="one more")
+
+
+async def test_a_cancel_ends_some_children_itself_and_the_sweep_the_rest_in_a_transaction_an_app(world: World) -> None:
+    version, node = await light(world)
+    worker = await world.node()
+    await world.submit(version=version)
+    parent = await node.take()
+    for number in range(6):
+        await call(world, parent, key=f"of another app {number}")
+        await call(world, parent, version, key=f"of its own {number}")
+    running = [await worker.take(), await node.take()]
+    await jobs.request_cancel(world.db, parent.job_id, None)
+
+    at_once = await children.cancel_below(world.db, parent.job_id, limit=4)
+    swept = await children.cancel_orphans(world.db)
+
+    assert (len(at_once), len(swept)) == (4, 8)
+    assert {child.job_id for child in at_once if child.node_id} == {claim.job_id for claim in running}
+    assert await world.value("SELECT count(*) FROM jobs WHERE state = 'cancelled'") == 10
+    transactions = "SELECT count(DISTINCT xmin::text) FROM jobs WHERE id = ANY(:ids)"
+    assert await world.value(transactions, ids=[child.job_id for child in swept]) == 2
 
 
 async def test_children_end_with_a_parent_that_is_final_and_live_on_with_one_that_is_tried_again(world: World) -> None:
