@@ -117,6 +117,9 @@ class Desk:
             self._bell.ring(submitted.queue)
         return submitted.job_id
 
+    def ring(self, app: str) -> None:
+        self._bell.ring(app)
+
     async def get(self, job_id: UUID) -> JobView:
         return await job_queries.get(self.db, job_id, None)
 

@@ -15,7 +15,7 @@ from stoker import children, jobs
 from stoker.local.engines import Engines
 from stoker.states import JobState
 from tests.integration.node.conftest import QUICK
-from tests.support.nodes import Desk, NodeProcess, eventually, running_node
+from tests.support.nodes import PATIENCE_S, Desk, NodeProcess, eventually, running_node
 from worker_node.seats import CALLS_WITHOUT_GPUS
 
 pytestmark = pytest.mark.anyio
@@ -57,7 +57,10 @@ async def test_a_child_that_fails_fails_its_parent_by_name(node: NodeProcess, de
     job_id = await desk.submit("tests/parent", text="x", fail=True)
     await desk.until(job_id, lambda job: job.state is JobState.SCHEDULED)
 
-    await eventually(lambda: promoted(desk), lambda: "the second attempt is due")
+    async with desk.db.begin() as tx:
+        await tx.execute(text("UPDATE jobs SET available_at = stoker_now() WHERE id = :id"), {"id": job_id})
+    assert await jobs.promote_due(desk.db) == ["tests/parent"]
+    desk.ring("tests/parent")
     job = await desk.final(job_id)
 
     first, second = await children_of(desk, job_id)
@@ -178,8 +181,26 @@ async def test_the_apps_of_the_page_about_writing_apps_print_a_book(node: NodePr
     assert {page["url"] for page in job.result["pages"]} == {child.outputs[0].link for child in made}
 
 
-async def promoted(desk: Desk) -> list[str] | None:
-    return await jobs.promote_due(desk.db) or None
+async def test_a_parent_whose_node_dies_or_drains_goes_on_with_the_child_that_it_had(
+    node: NodeProcess, desk: Desk, engines: Engines, database_url: str, node_dir: Path, tmp_path: Path
+) -> None:
+    job_id = await desk.submit("tests/parent", wait_for=str(tmp_path / "never"))
+    child = await eventually(lambda: first_child(desk, job_id), lambda: "a child")
+    await desk.says(child, "at work")
+
+    node.kill()  # the last that this file asks of it
+    with running_node(
+        engines, database_url, node_dir, [PARENT, CHILD], arguments=["--drain-grace-s", "0"], **QUICK
+    ) as again:
+        await desk.says(job_id, f"child {child} of tests/child found again")
+        assert again.ask_to_stop().have_ended(within_s=PATIENCE_S)
+
+    for given_back in [await desk.get(job_id), await desk.get(child)]:
+        assert given_back.state is JobState.QUEUED
+        assert [attempt.outcome for attempt in given_back.attempts][::2] == ["lease_lost"]
+        assert {attempt.outcome for attempt in given_back.attempts} <= {"lease_lost", "released"}
+    assert await children_of(desk, job_id) == [child]
+    assert await children.cancel_orphans(desk.db) == []
 
 
 async def orphans_cancelled(desk: Desk) -> bool | None:
