@@ -116,13 +116,14 @@ async def kill_app_host(world: World, target: str, chance: random.Random) -> Non
 @kind("control loop dead at a crash point", "control")
 @kind("node dead at a crash point", *NODES)
 async def crash(world: World, target: str, chance: random.Random) -> None:
-    """Start it anew so that it dies at a point of its own; where it comes by none soon, it lives on."""
+    """Start it anew so that it dies at a point of its own; where it does not come there soon, it is killed."""
     part = target.partition("-")[0]
     point = chance.choice([point for point in Point if point.part == part])
     await world.kill(target)
     await world.start(target, crash_at=CrashAt(point, chance.randint(1, 5)))
-    if await world.see_end(target, within_s=DIES_WITHIN_S):
-        await world.start(target)
+    if not await world.see_end(target, within_s=DIES_WITHIN_S):
+        await world.kill(target)  # later it would die with nobody to start it again
+    await world.start(target)
 
 
 @kind("FLUSHALL", "valkey")
