@@ -44,3 +44,8 @@ class GpuToolbox(Toolbox):
         if self.rank == self.world_size - 1:
             threading.Event().wait()
         return self.all_reduce()
+
+    def hold(self, gib: int, **_: Any) -> int:
+        """Take so much memory and keep it; how many ranks did."""
+        self.held = torch.ones(gib * 2**30, dtype=torch.uint8, device=self.device)
+        return round(self.all_reduce())
