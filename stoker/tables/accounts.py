@@ -30,7 +30,11 @@ tenants = Table(
     needed("max_running", Integer, str(NO_CAP)),
     moment("created_at"),
     needed("events_pruned", BigInteger, "0"),
+    maybe("max_requests_per_s", REAL),
+    maybe("max_waiting", Integer),
     CheckConstraint("weight > 0", name="weight"),
+    CheckConstraint("max_requests_per_s > 0", name="max_requests_per_s"),
+    CheckConstraint("max_waiting > 0", name="max_waiting"),
 )
 
 api_keys = Table(
@@ -58,6 +62,8 @@ signing_keys = Table(
     needed("private_key", LargeBinary),
     moment("created_at"),
     maybe("retired_at"),
+    maybe("tenant_id", Uuid),  # of a secret; nobody's are the installation's key pairs
+    Index("signing_keys_of_tenant", "tenant_id"),
 )
 
 admin_requests = Table(
@@ -83,6 +89,8 @@ audit_log = Table(
     needed("action", Text),
     needed("target", Text),
     needed("data", Json, "'{}'"),
+    Column("role", Text, server_default=text("session_user")),  # of the database: whoever came with no key is this
+    maybe("about_tenant", Uuid),
 )
 
 event_clock = Table(

@@ -84,6 +84,7 @@ webhook_deliveries = Table(
     maybe("last_error", Text),
     moment("created_at"),
     maybe("delivered_at"),
+    needed("tries_before", Integer, "0"),  # somebody asked for it to be sent again
     one_of("state", "pending", "delivered", "failed"),
     CheckConstraint("(state = 'pending') = (next_attempt_at IS NOT NULL)", name="next"),
     Index("deliveries_due", "next_attempt_at", postgresql_where=text("state = 'pending'")),
@@ -98,6 +99,7 @@ delivery_attempts = Table(
     maybe("status", Integer),
     maybe("error", Text),
     maybe("duration_s", Double),
+    maybe("answer", Text),
     PrimaryKeyConstraint("delivery_id", "attempt"),
 )
 
