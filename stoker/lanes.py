@@ -10,12 +10,17 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 from uuid import UUID
 
+from psycopg.rows import DictRow
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from stoker import sql
 from stoker.database import Connection, transaction
+from stoker.each_app import each_app
 from stoker.errors import QueueFull
 from stoker.job_values import NewJob
+
+GRAIN_S = 10.0
+"""An attempt is charged as it runs once it has run so much longer than it was charged for."""
 
 
 async def enter(tx: Connection, lane: Mapping[str, Any], new: NewJob) -> None:
@@ -61,3 +66,13 @@ async def tend(db: AsyncEngine) -> None:
             }
             await sql.run(tx, "sleep_lanes", held)
             await sql.run(tx, "repair_lanes", {"app_id": app_id})
+
+
+async def charge_running(db: AsyncEngine, *, limit: int = 500) -> None:
+    """Charge lanes for what their running attempts have taken so far; the attempts' ends put it right."""
+
+    async def charge(tx: Connection, found: list[DictRow]) -> list[None]:
+        await sql.run(tx, "charge_running", {"job_ids": [row["job_id"] for row in found]})
+        return []
+
+    await each_app(db, "find_uncharged", {"grain_s": GRAIN_S, "limit": limit}, charge)

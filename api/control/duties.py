@@ -28,6 +28,7 @@ from stoker.storage import Storage
 
 PRUNE_AT_ONCE = 200
 CLOCK_S = 10.0
+CHARGE_S = 5.0
 
 OLD_JOBS = text("""
 SELECT id, tenant_id FROM jobs
@@ -76,6 +77,7 @@ class Control:
             Duty("promote_due", reap_s, self.promote_due),
             Duty("cancel_orphans", reap_s, self.cancel_orphans),
             Duty("tend_lanes", self.settings.look_s, self.tend_lanes),
+            Duty("charge_running", CHARGE_S, self.charge_running),
             Duty("admin_requests", reap_s, self.carry_out_requests),
             Duty("deliver", reap_s, self.deliverer.deliver_due),
             Duty("event_clock", CLOCK_S, self.keep_event_clock),
@@ -115,6 +117,10 @@ class Control:
 
     async def tend_lanes(self) -> None:
         await lanes.tend(self.db)
+
+    async def charge_running(self) -> None:
+        """Let long jobs count for their tenants before they end."""
+        await lanes.charge_running(self.db)
 
     async def keep_event_clock(self) -> None:
         """See whether this is still the server that numbered the events."""

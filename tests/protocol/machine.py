@@ -290,6 +290,32 @@ class Protocol(Ledger):
 
         self.expected.append(tidy)
 
+    @precondition(lambda self: self.held)
+    @rule()
+    def work_for_long(self) -> None:
+        """Attempts whose nodes are heard of for long enough that they are charged before they end."""
+        self.advance(12.0)
+        for node in NODES:
+            self.heartbeat(node, told=False)
+            self.holds()
+        self.charge_running(2)
+
+    @rule(replicas=st.integers(1, 2))
+    def charge_running(self, replicas: int) -> None:
+        """By several at once no more than by one."""
+        taken = {
+            str(lease.job_id): (held.renewed_at - held.claimed_at) * (RUNNER_GPUS if held.claim.uses_gpus else 1)
+            for lease, held in self.held.items()
+        }
+        before, due = self.seen, oracle.due_for_running(self.seen, taken)
+        self.stage.both(*(lanes.charge_running(self.stage.db) for _ in range(replicas)))
+
+        def charged(now: Seen) -> None:
+            assert oracle.charged_more(before, now) == pytest.approx(due)
+
+        self.expected.append(charged)
+        self.unchanged = not due
+
     # Admins.
 
     @rule(app=st.sampled_from(APPS), paused=st.sampled_from([False, False, True]))

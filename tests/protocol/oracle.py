@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+import pytest
+
 from stoker.states import FINAL, TRANSITIONS
 
 Row = dict[str, Any]
@@ -21,6 +23,7 @@ LANE = ("version_id", "uses_gpus", "tenant_id")
 FINAL_STATES = {str(state) for state in FINAL}
 MOVES = {(str(origin), str(target)) for (origin, _), target in TRANSITIONS.items()}
 OF_A_JOB = ("job_heads", "job_attempts", "job_events", "job_outputs", "usage_records", "webhook_deliveries")
+GPUS, GRAIN_S = 2, 10.0
 EXCUSED = {"crashed_beside", "internal_error", "storage_unavailable", "unavailable"}
 
 
@@ -172,3 +175,27 @@ def untidy_lanes(seen: Seen) -> list[Row]:
         or (waiting and lane["prio"] != waiting[0]["priority"])
         or lane["running"] != held.count(lane_of(lane))
     ]
+
+
+def due_for_running(seen: Seen, taken: Mapping[str, float]) -> dict[str, float]:
+    """What running jobs are to be charged, of what they have ``taken`` so far: for ten seconds more, or not yet."""
+    due = {}
+    for lease in seen["job_leases"]:
+        more = taken[lease["job_id"]] - lease["charged"]
+        if more > GRAIN_S * (GPUS if lease["uses_gpus"] else 1):
+            due[lease["job_id"]] = more
+    return due
+
+
+def charged_more(before: Seen, now: Seen) -> dict[str, float]:
+    """What running jobs were charged between two moments. Their lanes' accounts must say the same."""
+    old = {lease["job_id"]: lease["charged"] for lease in before["job_leases"]}
+    more = {
+        lease["job_id"]: lease["charged"] - old[lease["job_id"]]
+        for lease in now["job_leases"]
+        if lease["charged"] != old[lease["job_id"]]
+    }
+    for lane, was in zip(now["queue_lanes"], before["queue_lanes"], strict=True):
+        jobs = [lease["job_id"] for lease in now["job_leases"] if lane_of(lease) == lane_of(lane)]
+        assert (lane["vtime"] - was["vtime"]) * lane["weight"] == pytest.approx(sum(more.get(job, 0.0) for job in jobs))
+    return more

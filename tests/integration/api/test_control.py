@@ -89,6 +89,23 @@ async def test_a_job_whose_lease_ran_out_is_queued_rung_for_and_told_to_its_foll
     assert await bells(engines, app) == 1
 
 
+async def test_a_job_that_runs_for_long_is_charged_before_it_ends(
+    control: Control, http: httpx2.AsyncClient, node: ActingNode, app: str, db: AsyncEngine
+) -> None:
+    await submit(http, app)
+    claim = await node.claim()
+    await run(
+        db, "UPDATE job_attempts SET claimed_at = claimed_at - interval '60 s' WHERE job_id = :id", id=claim.job_id
+    )
+    [duty] = [duty for duty in control.duties() if duty.name == "charge_running"]
+
+    await duty.run()
+
+    async with db.connect() as reading:
+        charged = "SELECT charged FROM job_leases WHERE job_id = :id"
+        assert (await reading.execute(text(charged), {"id": claim.job_id})).scalar_one() >= 60
+
+
 async def test_leases_are_spared_for_their_length_after_the_database_was_away(
     control: Control, http: httpx2.AsyncClient, node: ActingNode, app: str, db: AsyncEngine
 ) -> None:

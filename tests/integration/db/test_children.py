@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from stoker import apps, children, job_queries, jobs
+from stoker import apps, children, job_queries, jobs, lanes
 from stoker.apps import AppVersion
 from stoker.children import Child, NewChild
 from stoker.errors import CallRefused, JobCancelled, LeaseLost
@@ -242,6 +242,21 @@ async def test_a_parent_is_not_charged_for_the_time_that_it_only_waited(world: W
     await jobs.finish(world.db, parent.lease, DONE, Usage(phases={"run": 1.0, "children": 98.0}))
 
     assert await world.value("SELECT job_cost FROM queue_lanes") == pytest.approx(0.75 * 1 + 0.25 * 3)
+
+
+async def test_a_job_without_gpus_is_charged_as_it_runs_unless_it_has_children_to_wait_for(world: World) -> None:
+    version, node = await light(world)
+    for _ in range(2):
+        await world.submit(version=version)
+    parent, alone = await node.take(), await node.take()
+    await call(world, parent)
+    await world.set_clock(60)
+    await node.renew(parent, alone)
+
+    await lanes.charge_running(world.db)
+
+    found = await world.rows("SELECT job_id, charged FROM job_leases")
+    assert {row["job_id"]: row["charged"] for row in found} == {parent.job_id: 1, alone.job_id: 60}
 
 
 async def test_children_are_cancelled_with_their_parent_however_deep(world: World) -> None:

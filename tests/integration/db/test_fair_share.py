@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Mapping
 from uuid import UUID
 
+import psycopg
 import pytest
 
 from stoker import apps, jobs, lanes
@@ -141,6 +142,75 @@ async def test_an_attempt_that_was_given_back_has_cost_what_was_guessed(world: W
 
     [lane] = await world.rows("SELECT vtime, job_cost, running FROM queue_lanes")
     assert lane == {"vtime": charged, "job_cost": 1.0, "running": 0}
+
+
+async def test_a_tenant_whose_long_job_runs_waits_for_other_gpus_until_the_others_have_had_as_much(
+    world: World,
+) -> None:
+    node, second, other = await world.node(), await world.node("n2"), await world.tenant("other")
+    await backlog(world, {world.tenant_id: 1})
+    long = await node.take()
+    await backlog(world, {world.tenant_id: 30, other: 60})
+    await world.set_clock(20)
+    await node.renew(long)  # 20 s on 2 GPUs
+
+    await lanes.charge_running(world.db)
+    served = [(await second.take()).tenant_id for _ in range(50)]
+
+    assert 38 <= served.index(world.tenant_id) <= 41
+    assert 4 <= Counter(served)[world.tenant_id] <= 6, "and then they share"
+
+
+async def test_what_was_charged_as_a_job_ran_is_put_right_by_its_end(world: World) -> None:
+    node, heavy = await world.node(), await world.tenant("heavy")
+    await world.rows("UPDATE tenants SET weight = 4 WHERE id = :id", id=heavy)
+    await backlog(world, {heavy: 2})
+    before = await world.value("SELECT vtime FROM queue_lanes")
+    long, beside = await node.take(), await node.take()
+    charged = []
+    for clock in (14.0, 28.0, 42.0, 47.0):
+        await world.set_clock(clock)
+        await node.renew(long, beside)
+        await asyncio.gather(*(lanes.charge_running(world.db) for _ in range(3)))  # replicas
+        charged.append(await world.value("SELECT vtime FROM queue_lanes") - before)
+
+    await node.finish(long, gpu_seconds=71.5)
+    await node.finish(beside, gpu_seconds=90.0)
+
+    assert charged == pytest.approx([2 * 2 * at / 4 for at in (14.0, 28.0, 42.0, 42.0)]), "for 10 s more at a time"
+    assert await world.value("SELECT vtime FROM queue_lanes") == pytest.approx(before + 161.5 / 4)
+
+
+async def test_a_job_whose_node_is_not_heard_of_costs_no_more(world: World) -> None:
+    node = await world.node()
+    await backlog(world, {world.tenant_id: 1})
+    lost = await node.take()
+    await world.set_clock(12)
+    await node.renew(lost)
+    await world.set_clock(400)
+
+    await lanes.charge_running(world.db)
+    await jobs.reap(world.db)
+
+    assert await world.value("SELECT vtime FROM queue_lanes") == pytest.approx(24.0)
+
+
+async def test_a_lease_that_is_just_being_renewed_keeps_no_tick_waiting(world: World, database_url: str) -> None:
+    node = await world.node()
+    await backlog(world, {world.tenant_id: 2})
+    claims = [await node.take(), await node.take()]
+    await world.set_clock(20)
+    await node.renew(*claims)
+    before = await world.value("SELECT vtime FROM queue_lanes")
+
+    async with await psycopg.AsyncConnection.connect(database_url) as renewing:
+        await renewing.execute("SELECT 1 FROM job_leases WHERE job_id = %s FOR NO KEY UPDATE", [claims[0].job_id])
+        await lanes.charge_running(world.db)
+        meanwhile = await world.value("SELECT vtime FROM queue_lanes")
+    await lanes.charge_running(world.db)
+
+    assert meanwhile == pytest.approx(before + 40 - 1)
+    assert await world.value("SELECT vtime FROM queue_lanes") == pytest.approx(before + 80 - 2)
 
 
 async def test_a_lane_that_wakes_is_not_held_to_what_one_long_gone_has_used(world: World) -> None:
