@@ -14,11 +14,15 @@ from starlette.requests import HTTPConnection
 
 from api.hub import Hub
 from api.metrics import Metrics
+from api.recent import Recent
+from stoker.apps import AppVersion
 from stoker.bus import Bus
 from stoker.database import make_engine
+from stoker.keys import Caller
 from stoker.queue import Doorbell
 from stoker.settings import ApiSettings
 from stoker.storage import Storage
+from stoker.submits import Submits
 
 POOL_SIZE = 10
 
@@ -35,6 +39,9 @@ class Connections:
     storage: Storage
     metrics: Metrics
     stopping: asyncio.Event
+    submits: Submits
+    callers: Recent[Caller]
+    versions: Recent[AppVersion]
 
 
 @asynccontextmanager
@@ -50,7 +57,9 @@ async def open_connections(
     )
     try:
         async with Hub(bus, db, look_s=settings.look_s).running() as hub:
-            yield Connections(settings, db, bus, hub, doorbell, storage, metrics, stopping)
+            yield Connections(
+                settings, db, bus, hub, doorbell, storage, metrics, stopping, Submits(db), Recent(), Recent()
+            )
     finally:
         doorbell.close()
         await bus.close()

@@ -13,7 +13,7 @@ from uuid import UUID
 from sqlalchemy import Row, case, func, literal, select, tuple_
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from stoker import families
+from stoker import families, sql
 from stoker.database import reading
 from stoker.errors import InvalidRequest, NotFound
 from stoker.events import Event, EventId, EventKind
@@ -199,6 +199,16 @@ async def get(db: AsyncEngine, job_id: UUID, tenant_id: UUID | None) -> JobView:
         family = await families.of(tx, job_id, is_child=row.parent_id is not None)
     shown = _shown(row, attempts[job_id]) | {"queue_position": row.queue_position}
     return JobView(**shown, input=row.input, result=row.result, outputs=outputs, family=family)
+
+
+async def find_replay(db: AsyncEngine, tenant_id: UUID, idempotency_key: str, request_hash: bytes) -> Submitted | None:
+    """The job that the tenant made with this key before; None if it made none.
+
+    Raises:
+        IdempotencyConflict: that was another request.
+    """
+    found = await sql.ask(db, "find_replay", {"tenant_id": tenant_id, "idempotency_key": idempotency_key})
+    return Submitted.replayed(found[0], request_hash) if found else None
 
 
 def just_submitted(new: NewJob, job: Submitted) -> JobView | None:

@@ -14,7 +14,7 @@ from typing import Any, Self
 from uuid import UUID
 
 from stoker.apps import AppVersion
-from stoker.errors import ExecutionError, StokerError
+from stoker.errors import ExecutionError, IdempotencyConflict, StokerError
 from stoker.ids import new_id
 from stoker.states import JobState
 from stoker.stored_json import as_given
@@ -128,6 +128,17 @@ class Submitted:
         """What ``submit.sql`` answered."""
         fresh = Fresh(row["created_at"], row["available_at"], row["served"], row["position"])
         return cls(row["id"], JobState(row["state"]), created=True, queue=queue, fresh=fresh)
+
+    @classmethod
+    def replayed(cls, row: Mapping[str, Any], request_hash: bytes | None) -> Self:
+        """What ``find_replay.sql`` answered to a request with this hash.
+
+        Raises:
+            IdempotencyConflict: the key was used for another request.
+        """
+        if bytes(row["request_hash"]) != request_hash:
+            raise IdempotencyConflict(f"the key {row['idempotency_key']!r} was used for another request")
+        return cls(row["id"], JobState(row["state"]), created=False, queue=row["queue"])
 
 
 @dataclass(frozen=True)

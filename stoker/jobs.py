@@ -21,7 +21,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from stoker import apps, claiming, exits, lanes, sql
 from stoker.database import Connection, is_unreachable, transaction
 from stoker.each_app import each_app
-from stoker.errors import Conflict, IdempotencyConflict, LeaseLost, NotFound, StartTimeout
+from stoker.errors import Conflict, LeaseLost, NotFound, StartTimeout
 from stoker.events import EventKind
 from stoker.exits import Exit
 from stoker.ids import new_id
@@ -70,7 +70,6 @@ __all__ = [
     "cancel_found",
     "claim",
     "expire_unstarted",
-    "find_replay",
     "finish",
     "promote_due",
     "reap",
@@ -80,6 +79,7 @@ __all__ = [
     "request_cancel",
     "retry",
     "submit",
+    "submit_alike",
 ]
 
 log = logging.getLogger(__name__)
@@ -108,17 +108,16 @@ async def submit(db: AsyncEngine, new: NewJob) -> Submitted:
     if stored:
         return Submitted.stored(stored[0], new.version.app)
     [[first]] = replayed  # only a known key stores nothing
-    return _replayed(first, row["request_hash"])
+    return Submitted.replayed(first, row["request_hash"])
 
 
-async def find_replay(db: AsyncEngine, tenant_id: UUID, idempotency_key: str, request_hash: bytes) -> Submitted | None:
-    """The job that the tenant made with this key before; None if it made none.
-
-    Raises:
-        IdempotencyConflict: that was another request.
-    """
-    found = await sql.ask(db, "find_replay", {"tenant_id": tenant_id, "idempotency_key": idempotency_key})
-    return _replayed(found[0], request_hash) if found else None
+async def submit_alike(db: AsyncEngine, alike: Sequence[tuple[NewJob, Mapping[str, Any]]]) -> list[Submitted]:
+    """Store jobs of one lane, each with its row, without keys or a longest queue to heed: all of them or none."""
+    rows = [row for _, row in alike]
+    lane = {**rows[0], "priority": min(row["priority"] for row in rows), "job_id": None}
+    steps = [("make_lane", lane), *(("submit", row) for row in rows), ("wake_lane", lane)]
+    _, *stored, _ = await sql.at_once(db, *steps)
+    return [Submitted.stored(row, new.version.app) for [row], (new, _) in zip(stored, alike, strict=True)]
 
 
 async def claim(db: AsyncEngine, request: ClaimRequest) -> Claim | None:
@@ -309,12 +308,6 @@ async def retry(
 
 
 # Below: statements and the plain values around them. ``tx`` is a transaction that holds the app's lock.
-
-
-def _replayed(first: DictRow, request_hash: bytes | None) -> Submitted:
-    if bytes(first["request_hash"]) != request_hash:
-        raise IdempotencyConflict(f"the key {first['idempotency_key']!r} was used for another request")
-    return Submitted(first["id"], JobState(first["state"]), created=False, queue=first["queue"])
 
 
 async def _finish_step_by_step(

@@ -51,10 +51,10 @@ async def submit(
     if idempotency_key is not None:
         sent_hash = hashlib.sha256(json.dumps(body.model_dump(mode="json"), sort_keys=True).encode()).digest()
         # First: what was good once is answered as it was, whatever the app or the key has become since.
-        replay = await jobs.find_replay(here.db, caller.tenant_id, idempotency_key, sent_hash)
+        replay = await job_queries.find_replay(here.db, caller.tenant_id, idempotency_key, sent_hash)
         if replay is not None:
             return await _accepted(replay, here, caller, base_url, response)
-    version = await apps.newest(here.db, body.app)
+    version = await here.versions.get(body.app, lambda: apps.newest(here.db, body.app))
     endpoint = version.endpoint(body.endpoint)
     if body.webhook_url is not None:
         _check_webhook(body.webhook_url, here.settings.webhook_allowed_hosts)
@@ -63,7 +63,7 @@ async def submit(
     else:
         _check_input(endpoint.input_schema, body.input)
     new = replace(_new_job(body, caller, version), idempotency_key=idempotency_key, sent_hash=sent_hash)
-    return await _accepted(await jobs.submit(here.db, new), here, caller, base_url, response, new)
+    return await _accepted(await here.submits.submit(new), here, caller, base_url, response, new)
 
 
 @router.get("/{job_id}")

@@ -46,6 +46,7 @@ async def list_keys(caller: Admin, here: Here) -> dict[str, Any]:
 async def revoke(key_id: Annotated[str, Path(pattern=r"^[A-Za-z0-9_]{1,64}$")], caller: Admin, here: Here) -> None:
     """End a key for ever."""
     await keys.revoke(here.db, key_id, caller.tenant_id)
+    here.callers.forget()
 
 
 def _key_json(row: KeyRow) -> dict[str, Any]:

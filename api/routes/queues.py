@@ -48,5 +48,6 @@ async def set_limits(owner: str, alias: str, body: AppLimitsBody, caller: Admin,
     """Set how many of the app's jobs may run at once and how many may wait. Null: no limit."""
     app = f"{owner}/{alias}"
     limits = await app_limits.set_limits(here.db, app, body.model_dump(exclude_unset=True), caller)
+    here.versions.forget()
     here.doorbell.ring(app)
     return {"app": app, **asdict(limits)}

@@ -18,6 +18,7 @@ from stoker.database import Connection, prepared
 
 Step = tuple[str, Mapping[str, Any]]
 """A statement's name and its values."""
+UNDO = b"SELECT 1/0"
 
 
 @cache
@@ -55,10 +56,15 @@ async def at_once(db: AsyncEngine, *steps: Step) -> list[list[DictRow]]:
     """
     async with prepared(db) as connection:
         async with connection.pipeline():
-            answers = [
-                await connection.cursor(row_factory=dict_row).execute(statement(name), values, prepare=True)
-                for name, values in steps
-            ]
+            try:
+                answers = [
+                    await connection.cursor(row_factory=dict_row).execute(statement(name), values, prepare=True)
+                    for name, values in steps
+                ]
+            except BaseException:
+                # A value that cannot be sent, or a cancel in the midst of it: the Sync would commit what was sent.
+                await connection.execute(UNDO)
+                raise
         return [await _rows(answer) for answer in answers]
 
 

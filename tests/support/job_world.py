@@ -111,8 +111,11 @@ class World:
         return node
 
     async def submit(self, **changes: Any) -> Submitted:
+        return await jobs.submit(self.db, self.new_job(**changes))
+
+    def new_job(self, **changes: Any) -> NewJob:
         given = {"tenant_id": self.tenant_id, "version": self.default, "endpoint": "/", "input": {}}
-        return await jobs.submit(self.db, NewJob(**given | changes))
+        return NewJob(**given | changes)
 
     async def rows(self, query: str, **values: Any) -> list[dict[str, Any]]:
         async with self.db.begin() as tx:

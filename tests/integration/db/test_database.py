@@ -25,6 +25,7 @@ from stoker.database import (
 )
 from stoker.errors import ConfigurationError
 from stoker.ids import new_id
+from tests.support.job_world import World
 
 pytestmark = pytest.mark.anyio
 
@@ -51,6 +52,16 @@ async def test_a_transaction_that_fails_leaves_nothing_and_the_connection_usable
     async with transaction(db) as tx:
         assert await (await tx.execute("SELECT count(*) FROM tenants")).fetchone() == (0,)
     await db.dispose()
+
+
+async def test_what_cannot_be_sent_whole_is_not_done_in_part(world: World) -> None:
+    first, second = world.new_job().row(), world.new_job(tags=("no text of Postgres\0",)).row()
+
+    with pytest.raises(psycopg.DataError):
+        await sql.at_once(world.db, ("make_lane", first), ("submit", first), ("submit", second))
+
+    assert await world.value("SELECT count(*) FROM jobs") == 0
+    await world.submit()  # over the same connection
 
 
 async def test_a_read_leaves_what_its_connection_has_prepared(database_url: str) -> None:
