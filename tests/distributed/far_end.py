@@ -31,8 +31,8 @@ def open_descriptors() -> int:
     return len(list(Path("/proc/self/fd").iterdir()))
 
 
-def mappings() -> int:
-    return Path("/proc/self/maps").read_text().count(_NAME)
+def mappings(pid: int | str = "self") -> int:
+    return Path(f"/proc/{pid}/maps").read_text().count(_NAME)
 
 
 def messages(channel: socket.socket, pipe: Connection) -> Iterator[list[Frame]]:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from tests.distributed.far_end import mappings
 from worker_node.distributed import CallTimeout, DistributedRunner, RankEvent
 from worker_node.distributed.segments import ALONE_BYTES
 
@@ -58,6 +60,22 @@ async def test_large_values_leave_no_descriptor_behind(single: DistributedRunner
         await single.invoke({"do": "double", "numbers": numbers()})
 
     assert await open_files() == before
+
+
+async def test_memory_of_large_values_is_not_left_to_the_garbage_collector(single: DistributedRunner):
+    rank = single.status().ranks[0].pid
+    gc.collect()
+    gc.disable()
+    try:
+        for _ in range(3):
+            result = await single.invoke({"do": "double", "numbers": numbers()})
+            held = mappings()
+            del result
+        await single.invoke({"do": "all_reduce"})
+
+        assert (held, mappings(), mappings(rank)) == (1, 0, 0)
+    finally:
+        gc.enable()
 
 
 async def test_a_large_event_that_nobody_took_is_no_part_of_the_next_call(single: DistributedRunner):

@@ -1,9 +1,12 @@
 """What travels between processes, and what is refused."""
 
 import datetime as dt
+import gc
 import pathlib
 import sys
 import threading
+import weakref
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -194,3 +197,24 @@ def test_no_module_of_the_library_imports_a_pickler():
 def test_frames_that_are_not_ours_are_refused(frames: list[bytes]):
     with pytest.raises(SerializationFailed):
         wire.decode(frames)
+
+
+@pytest.fixture
+def no_collector() -> Iterator[None]:
+    gc.disable()
+    yield
+    gc.enable()
+
+
+@pytest.mark.usefixtures("no_collector")
+def test_memory_that_a_value_was_read_from_goes_with_the_value():
+    head, frame = wire.encode({"numbers": np.arange(1000)})
+    memory = np.frombuffer(frame, np.uint8).copy()
+    gone = weakref.ref(memory)
+    value = wire.decode([head, memory.data])
+    del memory
+
+    assert gone() is not None
+    assert value["numbers"][-1] == 999
+    del value
+    assert gone() is None

@@ -80,6 +80,38 @@ def _plain(value: Mapping[Any, Any] | str | list[Any] | float) -> Any:
     return number if -(2**63) <= number < 2**64 else msgpack.ExtType(_BIG_INT, str(number).encode())
 
 
+class _Decoder:
+    """Reads values whose raw frames are at hand. No closures that know each other: what they held, large as it may be,
+    would stay until the garbage collector comes by.
+    """
+
+    def __init__(self, frames: Sequence[Frame]) -> None:
+        self._frames = frames
+
+    def unpack(self, data: Frame) -> Any:
+        return msgpack.unpackb(data, ext_hook=self._revive, strict_map_key=False, unicode_errors="surrogatepass")
+
+    def _revive(self, tag: int, data: bytes) -> Any:
+        if tag == _TUPLE:
+            return tuple(self.unpack(data))
+        if tag == _SET:
+            return set(self.unpack(data))
+        if tag == _FROZENSET:
+            return frozenset(self.unpack(data))
+        if tag == _BIG_INT:
+            return int(data)
+        if tag == _PATH:
+            return pathlib.Path(data.decode(errors="surrogatepass"))
+        if tag == _DATETIME:
+            return dt.datetime.fromisoformat(data.decode())
+        if tag == _DATE:
+            return dt.date.fromisoformat(data.decode())
+        if tag == _MEDIA:
+            index, header = self.unpack(data)
+            return media.join(header, self._frames[index])
+        raise SerializationFailed(f"unknown tag {tag}")
+
+
 def encode(value: Any) -> list[Frame]:
     """Turn ``value`` into frames: the structure first, then the raw buffers that it refers to.
 
@@ -105,32 +137,8 @@ def decode(frames: Sequence[Frame]) -> Any:
     Raises:
         SerializationFailed: the frames are not what ``encode`` makes.
     """
-
-    def revive(tag: int, data: bytes) -> Any:
-        if tag == _TUPLE:
-            return tuple(unpack(data))
-        if tag == _SET:
-            return set(unpack(data))
-        if tag == _FROZENSET:
-            return frozenset(unpack(data))
-        if tag == _BIG_INT:
-            return int(data)
-        if tag == _PATH:
-            return pathlib.Path(data.decode(errors="surrogatepass"))
-        if tag == _DATETIME:
-            return dt.datetime.fromisoformat(data.decode())
-        if tag == _DATE:
-            return dt.date.fromisoformat(data.decode())
-        if tag == _MEDIA:
-            index, header = unpack(data)
-            return media.join(header, frames[index])
-        raise SerializationFailed(f"unknown tag {tag}")
-
-    def unpack(data: Frame) -> Any:
-        return msgpack.unpackb(data, ext_hook=revive, strict_map_key=False, unicode_errors="surrogatepass")
-
     try:
-        return unpack(frames[0])
+        return _Decoder(frames).unpack(frames[0])
     except (ValueError, IndexError, KeyError, TypeError, msgpack.UnpackException) as exc:
         raise SerializationFailed(f"not a message of this library: {exc}") from exc
 
