@@ -14,7 +14,21 @@ from api.connections import open_connections
 from api.edge import Edge
 from api.limits import BodyLimit
 from api.metrics import Metrics
-from api.routes import apps, events, files, health, jobs, keys, nodes, outputs, queues, tenant_events, tenants
+from api.routes import (
+    apps,
+    deliveries,
+    events,
+    files,
+    health,
+    jobs,
+    keys,
+    nodes,
+    outputs,
+    queues,
+    tenant_events,
+    tenants,
+    webhooks,
+)
 from stoker.settings import ApiSettings
 
 CALLER_HEADERS = ["Authorization", "Content-Type", "Idempotency-Key", "Last-Event-ID", "X-Request-Id"]
@@ -36,6 +50,8 @@ def create_app(settings: ApiSettings) -> FastAPI:
     app.state.stopping = stopping
     problems.install(app)
     for module in (jobs, events, tenant_events, apps, files, outputs, nodes, queues, tenants, keys, health):
+        app.include_router(module.router)
+    for module in (deliveries, webhooks):
         app.include_router(module.router)
     # The last one added is the outermost.
     app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes, streamed=[files.UPLOAD_PATH])

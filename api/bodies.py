@@ -110,6 +110,12 @@ class NewKeyBody(Body):
     best_priority: Annotated[int | None, Field(ge=0, le=9, description="Default: as good as the caller's.")] = None
 
 
+class NewSecretBody(Body):
+    """A secret to sign the tenant's webhooks with."""
+
+    at_once: Annotated[bool, Field(description="The one before is void now, not in a day.")] = False
+
+
 class AppLimitsBody(Body):
     """What to change about an app's queue: what is left out stays."""
 

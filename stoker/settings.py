@@ -103,6 +103,11 @@ WEBHOOK_ALLOWED_HOSTS: frozenset[str] = Field(
 """The control loop asks before it calls one, the API before it accepts a job that names one."""
 
 
+WEBHOOK_PAUSES_S = (5.0, 30.0, 120.0, 600.0, 1800.0, 3600.0, 7200.0, 14400.0, 28800.0)
+"""Ten tries in about sixteen hours: a receiver may be away for a night."""
+WEBHOOK_TIMEOUT_S = 15.0
+
+
 class ApiSettings(EngineSettings):
     """The API."""
 
@@ -132,9 +137,18 @@ class ControlSettings(ShownSettings):
 
     reap_s: float = Field(default=0.5, gt=0)
     webhook_allowed_hosts: Names = WEBHOOK_ALLOWED_HOSTS
+    webhook_pauses_s: Annotated[tuple[Annotated[float, Field(gt=0)], ...], NoDecode] = Field(
+        default=WEBHOOK_PAUSES_S, description="Seconds between the tries of a webhook, one number a pause."
+    )
+    webhook_timeout_s: float = Field(default=WEBHOOK_TIMEOUT_S, gt=0, description="Until a receiver must answer.")
     keep_jobs_days: float | None = Field(default=None, gt=0, description="Final jobs older than this are deleted.")
 
     _split = field_validator("webhook_allowed_hosts", mode="before")(lambda value: _split_names(value))
+
+    @field_validator("webhook_pauses_s", mode="before")
+    @classmethod
+    def _each(cls, value: object) -> object:
+        return value.split(",") if isinstance(value, str) else value
 
 
 class NodeSettings(ShownSettings):

@@ -33,7 +33,12 @@ async def run(settings: ControlSettings, counted: ControlMetrics) -> None:
     doorbell, s3 = Doorbell(settings.redis_url), settings.s3
     storage = Storage(s3.endpoint_url, s3.access_key_id, s3.secret_access_key, s3.bucket, s3.region)
     deliverer = Deliverer(
-        db, public_url=settings.public_url, allowed_hosts=settings.webhook_allowed_hosts, metrics=counted
+        db,
+        public_url=settings.public_url,
+        allowed_hosts=settings.webhook_allowed_hosts,
+        timeout_s=settings.webhook_timeout_s,
+        pauses_s=settings.webhook_pauses_s,
+        metrics=counted,
     )
     duties = Control(settings, db, bus, doorbell, storage, deliverer, counted).duties()
     try:

@@ -1,7 +1,6 @@
-"""Signatures of webhooks, as Standard Webhooks describes them: HMAC-SHA256 over id, timestamp and body.
+"""Signatures of webhooks: by Standard Webhooks with a secret and with a key pair, and by fal's recipe.
 
-Pure but for ``signing_key``, which keeps one key in Postgres. A tenant's secret is derived from it, so that the secret
-of one tenant says nothing about another's.
+Pure. All of them stand on each delivery, so a receiver verifies whichever it knows. Keys are ``stoker.signing_keys``'.
 """
 
 from __future__ import annotations
@@ -9,49 +8,42 @@ from __future__ import annotations
 import base64
 import hashlib
 import hmac
-import secrets
+from collections.abc import Sequence
 from uuid import UUID
 
-from sqlalchemy import text
-from sqlalchemy.ext.asyncio import AsyncEngine
-
-KEY_ID = "webhooks-1"
-ALGORITHM = "hmac-sha256"
-KEY_BYTES = 32
-
-MAKE = text("""
-INSERT INTO signing_keys (id, algorithm, public_key, private_key) VALUES (:id, :algorithm, ''::bytea, :key)
-ON CONFLICT (id) DO NOTHING
-""")
-READ = text("SELECT private_key FROM signing_keys WHERE id = :id")
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 
-async def signing_key(db: AsyncEngine) -> bytes:
-    """The installation's key, made at its first use."""
-    async with db.begin() as connection:
-        found = (await connection.execute(READ, {"id": KEY_ID})).scalar_one_or_none()
-        if found is None:
-            new = {"id": KEY_ID, "algorithm": ALGORITHM, "key": secrets.token_bytes(KEY_BYTES)}
-            await connection.execute(MAKE, new)
-            found = (await connection.execute(READ, {"id": KEY_ID})).scalar_one()
-        return bytes(found)
+def headers(
+    *,
+    pairs: Sequence[bytes],
+    secrets: Sequence[bytes],
+    tenant_id: UUID,
+    delivery_id: UUID,
+    job_id: UUID,
+    timestamp: int,
+    body: bytes,
+) -> dict[str, str]:
+    """The headers of one delivery attempt.
 
-
-def tenant_secret(key: bytes, tenant_id: UUID) -> str:
-    """What a tenant verifies its webhooks with: ``whsec_`` and base64."""
-    return "whsec_" + base64.b64encode(_secret(key, tenant_id)).decode()
-
-
-def headers(key: bytes, tenant_id: UUID, *, delivery_id: UUID, timestamp: int, body: bytes) -> dict[str, str]:
-    """The headers of one delivery attempt."""
+    ``pairs`` are private keys, the oldest first: by fal's recipe there is one signature alone, and the oldest key is
+    the one that all receivers know, whatever age their copy of the public keys has.
+    """
+    pens = [Ed25519PrivateKey.from_private_bytes(pair) for pair in pairs]
     signed = b"%s.%d.%s" % (str(delivery_id).encode(), timestamp, body)
-    digest = hmac.digest(_secret(key, tenant_id), signed, hashlib.sha256)
+    signatures = [f"v1,{_text(hmac.digest(secret, signed, hashlib.sha256))}" for secret in secrets]
+    signatures += [f"v1a,{_text(pen.sign(signed))}" for pen in pens]
+    as_fal = "\n".join([str(job_id), str(tenant_id), str(timestamp), hashlib.sha256(body).hexdigest()])
     return {
         "webhook-id": str(delivery_id),
         "webhook-timestamp": str(timestamp),
-        "webhook-signature": f"v1,{base64.b64encode(digest).decode()}",
+        "webhook-signature": " ".join(signatures),
+        "x-fal-webhook-request-id": str(job_id),
+        "x-fal-webhook-user-id": str(tenant_id),
+        "x-fal-webhook-timestamp": str(timestamp),
+        "x-fal-webhook-signature": pens[0].sign(as_fal.encode()).hex(),
     }
 
 
-def _secret(key: bytes, tenant_id: UUID) -> bytes:
-    return hmac.digest(key, b"webhooks of tenant " + tenant_id.bytes, hashlib.sha256)
+def _text(signature: bytes) -> str:
+    return base64.b64encode(signature).decode()

@@ -72,7 +72,7 @@ class Clients:
 
     @property
     def deliveries(self) -> list[Delivery]:
-        bodies = [(each.headers["webhook-id"], json.loads(each.body)) for each in self.receiver.received]
+        bodies = [(each.headers["webhook-id"], json.loads(each.body)["data"]) for each in self.receiver.received]
         return [Delivery(webhook_id, body["job_id"], body["state"]) for webhook_id, body in bodies]
 
     async def want(self, wishes: Iterator[Wish], *, rate: float, seed: int, until: asyncio.Event) -> None:

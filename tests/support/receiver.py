@@ -1,8 +1,9 @@
-"""A receiver of webhooks on loopback: keeps what it was sent and answers with the statuses it was given."""
+"""A receiver of webhooks on loopback: keeps what it was sent and when, and answers as it was told to."""
 
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -14,11 +15,21 @@ class Received:
     path: str
     headers: dict[str, str]
     body: bytes
+    at: float
+
+
+@dataclass(frozen=True)
+class Reply:
+    """An answer; without a status there is none, and the connection stays open until the sender gives up."""
+
+    status: int | None
+    headers: str = ""
+    body: bytes = b"ok"
 
 
 @dataclass
 class Receiver:
-    statuses: list[int] = field(default_factory=list)
+    statuses: list[int | Reply] = field(default_factory=list)
     received: list[Received] = field(default_factory=list)
     address: str = ""
     answer_headers: str = ""
@@ -33,18 +44,24 @@ class Receiver:
             writer.close()
             return
         method, path, _ = request.split(" ")
-        self.received.append(Received(method, path, headers, body))
-        status = self.statuses.pop(0) if self.statuses else 200
-        answer = f"HTTP/1.1 {status} X\r\n{self.answer_headers}content-length: 2\r\nconnection: close\r\n\r\nok"
-        writer.write(answer.encode())
-        await writer.drain()
+        self.received.append(Received(method, path, headers, body, time.monotonic()))
+        reply = self.statuses.pop(0) if self.statuses else 200
+        if isinstance(reply, int):
+            reply = Reply(reply, self.answer_headers)
+        if reply.status is None:
+            await reader.read()
+        else:
+            size = len(reply.body)
+            answer = f"HTTP/1.1 {reply.status} X\r\n{reply.headers}content-length: {size}\r\nconnection: close\r\n\r\n"
+            writer.write(answer.encode() + reply.body)
+            await writer.drain()
         writer.close()
 
 
 @asynccontextmanager
-async def running_receiver(*statuses: int) -> AsyncIterator[Receiver]:
+async def running_receiver(*statuses: int | Reply, port: int = 0) -> AsyncIterator[Receiver]:
     receiver = Receiver(list(statuses))
-    server = await asyncio.start_server(receiver._serve, "127.0.0.1", 0)
+    server = await asyncio.start_server(receiver._serve, "127.0.0.1", port)
     host, port = server.sockets[0].getsockname()
     receiver.address = f"{host}:{port}"
     async with server:

@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import base64
-import hashlib
-import hmac
 import json
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from typing import Any
 
 import httpx2
@@ -16,30 +12,11 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from api.control import signatures
-from api.control.deliverer import Deliverer
 from tests.support.acting_node import ActingNode
 from tests.support.receiver import Receiver, running_receiver
-from tests.support.tenants import Tenant
+from tests.support.webhooks import deliverer, finish_job, make_due, one_round, set_url
 
 pytestmark = pytest.mark.anyio
-
-
-@asynccontextmanager
-async def deliverer(db: AsyncEngine, *allowed: str) -> AsyncIterator[Deliverer]:
-    made = Deliverer(db, public_url="https://stoker.example", allowed_hosts=frozenset(allowed))
-    try:
-        yield made
-    finally:
-        await made.close()
-
-
-async def finish_job(http: httpx2.AsyncClient, node: ActingNode, app: str, url: str) -> str:
-    answer = await http.post("/v1/jobs", json={"app": app, "input": {"prompt": "a cat"}, "webhook_url": url})
-    assert answer.status_code == 202, answer.text
-    await node.succeed(await node.claim(), {"answer": 42})
-    job_id: str = answer.json()["id"]
-    return job_id
 
 
 async def delivery(db: AsyncEngine, job_id: str) -> dict[str, Any]:
@@ -55,35 +32,27 @@ async def delivery(db: AsyncEngine, job_id: str) -> dict[str, Any]:
         return dict(row.mappings().one())
 
 
-async def make_due(db: AsyncEngine, job_id: str) -> None:
-    async with db.begin() as connection:
-        due = "UPDATE webhook_deliveries SET next_attempt_at = stoker_now() WHERE job_id = :id"
-        await connection.execute(text(due), {"id": job_id})
-
-
 @pytest.fixture
 async def receiver() -> AsyncIterator[Receiver]:
     async with running_receiver() as running:
         yield running
 
 
-async def test_a_finished_job_is_delivered_once_signed_for_its_tenant(
-    http: httpx2.AsyncClient, caller: Tenant, node: ActingNode, app: str, db: AsyncEngine, receiver: Receiver
+async def test_a_finished_job_is_delivered_once_with_its_result_for_readers_of_both_kinds(
+    http: httpx2.AsyncClient, node: ActingNode, app: str, db: AsyncEngine, receiver: Receiver
 ) -> None:
     job_id = await finish_job(http, node, app, f"http://{receiver.address}/hook?x=1")
 
     async with deliverer(db, receiver.address) as sender:
-        await sender.deliver_due()
-        await sender.deliver_due()
+        await one_round(sender)
+        await one_round(sender)
 
     [sent] = receiver.received
     body = json.loads(sent.body)
     assert (sent.method, sent.path, sent.headers["content-type"]) == ("POST", "/hook?x=1", "application/json")
-    assert (body["job_id"], body["state"], body["result"], body["error"]) == (job_id, "succeeded", {"answer": 42}, None)
-    secret = signatures.tenant_secret(await signatures.signing_key(db), caller.id)
-    signed = f"{sent.headers['webhook-id']}.{sent.headers['webhook-timestamp']}.".encode() + sent.body
-    expected = hmac.new(base64.b64decode(secret.removeprefix("whsec_")), signed, hashlib.sha256).digest()
-    assert sent.headers["webhook-signature"] == "v1," + base64.b64encode(expected).decode()
+    assert (body["request_id"], body["status"], body["payload"], body["error"]) == (job_id, "OK", {"answer": 42}, None)
+    assert (body["type"], body["data"]["job_id"], body["data"]["state"]) == ("job.succeeded", job_id, "succeeded")
+    assert (sent.headers["x-fal-webhook-request-id"], len(sent.headers["webhook-id"])) == (job_id, 36)
     row = await delivery(db, job_id)
     assert (row["state"], row["attempts"], row["tried"]) == ("delivered", 1, [200])
     assert row["delivered_at"] is not None
@@ -96,12 +65,12 @@ async def test_a_receiver_that_is_away_is_tried_again_later_with_the_same_id(
     job_id = await finish_job(http, node, app, f"http://{receiver.address}/")
 
     async with deliverer(db, receiver.address) as sender:
-        await sender.deliver_due()
+        await one_round(sender)
         first = await delivery(db, job_id)
-        await sender.deliver_due()
+        await one_round(sender)
         for _ in range(2):
             await make_due(db, job_id)
-            await sender.deliver_due()
+            await one_round(sender)
 
     last = await delivery(db, job_id)
     assert (first["state"], first["attempts"], first["last_status"]) == ("pending", 1, 500)
@@ -117,7 +86,7 @@ async def test_a_receiver_that_is_gone_for_good_is_not_tried_again(
     job_id = await finish_job(http, node, app, f"http://{receiver.address}/")
 
     async with deliverer(db, receiver.address) as sender:
-        await sender.deliver_due()
+        await one_round(sender)
 
     assert (await delivery(db, job_id))["state"] == "failed"
 
@@ -129,7 +98,7 @@ async def test_a_private_address_is_not_called_unless_it_was_named(
     job_id = await finish_job(http, node, app, f"{scheme}://{receiver.address}/")
 
     async with deliverer(db) as sender:
-        await sender.deliver_due()
+        await one_round(sender)
 
     row = await delivery(db, job_id)
     assert (row["state"], row["tried"]) == ("failed", [None])
@@ -143,7 +112,7 @@ async def test_two_control_loops_send_a_delivery_once(
     await finish_job(http, node, app, f"http://{receiver.address}/")
 
     async with deliverer(db, receiver.address) as one, deliverer(db, receiver.address) as other:
-        await asyncio.gather(one.deliver_due(), other.deliver_due())
+        await asyncio.gather(one_round(one), one_round(other))
 
     assert len(receiver.received) == 1
 
@@ -164,7 +133,7 @@ async def test_an_answer_without_end_is_not_read(
         address = "{}:{}".format(*server.sockets[0].getsockname())
         job_id = await finish_job(http, node, app, f"http://{address}/")
         async with deliverer(db, address) as sender:
-            await sender.deliver_due()
+            await one_round(sender)
 
     row = await delivery(db, job_id)
     assert (row["state"], row["tried"]) == ("delivered", [200])
@@ -176,12 +145,10 @@ async def test_an_address_that_cannot_be_is_recorded_and_given_up(
     http: httpx2.AsyncClient, node: ActingNode, app: str, db: AsyncEngine, url: str
 ) -> None:
     job_id = await finish_job(http, node, app, "https://example.com/")
-    async with db.begin() as connection:
-        change = text("UPDATE webhook_deliveries SET url = :url WHERE job_id = :id")
-        await connection.execute(change, {"url": url, "id": job_id})
+    await set_url(db, job_id, url)
 
     async with deliverer(db) as sender:
-        await sender.deliver_due()
+        await one_round(sender)
 
     row = await delivery(db, job_id)
     assert (row["state"], row["tried"]) == ("failed", [None])
@@ -197,7 +164,7 @@ async def test_a_try_that_fails_in_an_unforeseen_way_is_recorded_and_made_again_
         await connection.execute(change, {"result": too_deep, "id": job_id})
 
     async with deliverer(db, receiver.address) as sender:
-        await sender.deliver_due()
+        await one_round(sender)
 
     row = await delivery(db, job_id)
     assert (row["state"], row["attempts"], row["tried"]) == ("pending", 1, [None])

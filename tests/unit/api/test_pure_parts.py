@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from uuid import UUID, uuid4
+from uuid import uuid4
 
 import pytest
 
 from api.app_openapi import app_openapi
-from api.control import signatures
-from api.control.deliverer import BACK_OFF_S, pause_after
 from api.job_json import event_data, with_links
 from api.stream import encode, is_last
 from stoker.apps import AppRow
@@ -69,26 +67,6 @@ def test_an_event_on_the_wire_is_one_line_of_data() -> None:
 )
 def test_a_final_state_is_the_last_event(state: str, last: bool) -> None:
     assert is_last(Event(EventId(1), EventKind.STATE, {"state": state}, NOW)) is last
-
-
-def test_pauses_between_deliveries_grow_and_end() -> None:
-    pauses = [pause_after(attempt, 0.5) for attempt in range(1, len(BACK_OFF_S) + 2)]
-
-    assert pauses[:-1] == sorted(pauses[:-1])
-    assert pauses[-1] is None
-    assert pause_after(1, 0.0) == pytest.approx(4.5)
-    assert pause_after(1, 1.0) == pytest.approx(5.5)
-
-
-def test_one_tenants_webhook_secret_says_nothing_about_anothers() -> None:
-    key, delivery = b"k" * 32, UUID(int=1)
-    mine, theirs = UUID(int=2), UUID(int=3)
-
-    first = signatures.headers(key, mine, delivery_id=delivery, timestamp=1, body=b"{}")
-    other = signatures.headers(key, theirs, delivery_id=delivery, timestamp=1, body=b"{}")
-
-    assert signatures.tenant_secret(key, mine) != signatures.tenant_secret(key, theirs)
-    assert first["webhook-signature"] != other["webhook-signature"]
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,53 @@
+"""The body of a webhook: one object that receivers of ours and those written for fal both read.
+
+Pure. fal's fields stand at the top (``request_id`` is the job's id), beside ``type``, ``timestamp`` and ``data`` as
+Standard Webhooks has them; ``payload`` is the result for both.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+import orjson
+
+from api.job_json import absolute, with_links
+from stoker.job_queries import JobView
+from stoker.states import JobState
+
+
+def webhook_body(job: JobView, base_url: str) -> bytes:
+    """What is sent of a final job. The same bytes at every try, as long as its outputs' links stay."""
+    is_ok = job.state is JobState.SUCCEEDED
+    message = _message(job)
+    body: dict[str, Any] = {
+        "type": f"job.{job.state.value}",
+        "timestamp": _time(job.finished_at),
+        "request_id": str(job.id),
+        "gateway_request_id": str(job.id),
+        "status": "OK" if is_ok else "ERROR",
+        "payload": with_links(job.result, job.outputs, base_url) if is_ok else {"detail": message},
+        "error": None if is_ok else message,
+        "data": {
+            "job_id": str(job.id),
+            "app": job.app,
+            "endpoint": job.endpoint,
+            "state": job.state.value,
+            "attempt": job.attempt,
+            "tags": list(job.tags),
+            "error": job.error,
+            "outputs": [{"name": output.name, "url": absolute(output.link, base_url)} for output in job.outputs],
+        },
+    }
+    return orjson.dumps(body)
+
+
+def _message(job: JobView) -> str:
+    """What a person is told of a job that has no result."""
+    if job.error is None:
+        return f"the job was {job.state.value}"
+    return f"{job.error['code']}: {job.error['message']}"
+
+
+def _time(moment: datetime | None) -> str | None:
+    return moment.isoformat().replace("+00:00", "Z") if moment else None
