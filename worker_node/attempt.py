@@ -30,6 +30,11 @@ class StopReason(StrEnum):
     LEASE_LOST = "lease_lost"
     NOT_RENEWED = "not_renewed"
     DRAIN = "drain"
+    NO_SLOTS = "no_slots"
+
+
+GIVEN_BACK = {StopReason.DRAIN: "node_draining", StopReason.NO_SLOTS: "slots_not_left"}
+"""Of an attempt that ends for these it is no end: the job is queued as it was; what its events say of that."""
 
 
 def safe_until(asked_at: float, lease_s: float) -> float:
@@ -210,6 +215,12 @@ class Attempts:
         for lease in leases:
             if lease in self._by_lease:
                 self._by_lease[lease].stop(reason)
+
+    def have_no_slots(self, app: str) -> None:
+        """The app's claimed job waits for slots that are not left: another node may have some."""
+        for attempt in self:
+            if attempt.claim.app == app and attempt.claim.uses_gpus and not attempt.is_over:
+                attempt.stop(StopReason.NO_SLOTS)
 
     def cancel(self, job_id: UUID) -> None:
         for attempt in self:

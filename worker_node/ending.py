@@ -18,7 +18,7 @@ from stoker.errors import LeaseLost, StorageUnavailable
 from stoker.events import EventKind
 from stoker.jobs import ClaimRequest, ErrorReport, Failed, Finished, Outcome, Output, Succeeded, Usage
 from worker_node import log_file, outputs
-from worker_node.attempt import Attempt, InternalError, StopReason, outcome_without_result
+from worker_node.attempt import GIVEN_BACK, Attempt, InternalError, StopReason, outcome_without_result
 from worker_node.engines import Engines
 from worker_node.host import HostResult
 from worker_node.patience import Patience
@@ -58,8 +58,8 @@ async def finish(
     engines: Engines, attempt: Attempt, outcome: Outcome, usage: Usage, *, then: ClaimRequest | None = None
 ) -> Finished | None:
     """Record the attempt's end, with the next claim in the same transaction. None: it was not this attempt's to end."""
-    if attempt.reason is StopReason.DRAIN and not isinstance(outcome, Succeeded):
-        await _release(engines, attempt, usage)
+    if attempt.reason in GIVEN_BACK and not isinstance(outcome, Succeeded):
+        await _release(engines, attempt, usage, GIVEN_BACK[attempt.reason])
         return None
     patience = Patience(attempt, unless=attempt.lease_lost)
     is_unrecorded = True
@@ -123,10 +123,10 @@ async def _announce(engines: Engines, attempt: Attempt, stored: Sequence[Output]
         engines.tell(attempt.claim.job_id, seq, attempt.claim.tenant_id)
 
 
-async def _release(engines: Engines, attempt: Attempt, usage: Usage) -> None:
+async def _release(engines: Engines, attempt: Attempt, usage: Usage, reason: str) -> None:
     """Give the job back, unharmed; another node is rung for."""
     try:
-        moved = await jobs.release(engines.db, {attempt.lease: usage}, "node_draining")
+        moved = await jobs.release(engines.db, {attempt.lease: usage}, reason)
     except Exception as error:
         if not is_passing(error):
             raise

@@ -179,6 +179,7 @@ class Node:
             are_gpus=are_gpus,
             on_change=self._slots_changed,
             on_eviction=self._engines.metrics.evicted,
+            on_no_slots=self._attempts.have_no_slots,
         )
         gpus = Quarantine(apps=2, on_begin=self._rest_gpus)
         for host, version in opened.served:

@@ -21,7 +21,8 @@ logger = log.get(__name__)
 class Placement:
     """All methods belong on the node's loop.
 
-    ``on_change`` hears the apps whose ``could_take`` has changed, and ``on_eviction`` those that make room for another.
+    ``on_change`` hears the apps whose ``could_take`` has changed, ``on_eviction`` those that make room for another, and
+    ``on_no_slots`` those whose claimed job was to have slots that are not left.
     Apps without ranks are none of its business: it says yes to all that they ask.
     """
 
@@ -33,16 +34,16 @@ class Placement:
         are_gpus: bool,
         on_change: Callable[[str], None],
         on_eviction: Callable[[str], None],
+        on_no_slots: Callable[[str], None],
     ) -> None:
         self._slots, self._hosts, self._are_gpus = slots, hosts, are_gpus
-        self._on_change, self._on_eviction = on_change, on_eviction
+        self._on_change, self._on_eviction, self._on_no_slots = on_change, on_eviction, on_no_slots
         self._loop = asyncio.get_running_loop()
         self._seated = {one.app: asyncio.Event() for one in slots}
         self._could_take = {one.app: False for one in slots}
         self._used_at: dict[str, float] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._leaving: set[asyncio.Task[None]] = set()
-        self._stuck: set[str] = set()
         self._is_ending = asyncio.Event()
         self.stirred = asyncio.Event()
         """Set when somebody's turn may have come."""
@@ -110,7 +111,7 @@ class Placement:
 
     def is_stuck(self, app: str) -> bool:
         """Whether its ranks were to end and are still there: nobody else gets their slots."""
-        return app in self._stuck
+        return app in self._slots and self._slots[app].is_stuck
 
     def used_ago_s(self, app: str) -> float | None:
         """How long its ranks have been idle; None where they were never busy."""
@@ -150,6 +151,8 @@ class Placement:
             task = self._loop.create_task(self._end_ranks(app), name=f"{app} leaves its slots")
             self._leaving.add(task)
             task.add_done_callback(self._leaving.discard)
+        for app in steps.give_back:
+            self._on_no_slots(app)
         for app, numbers in steps.place.items():
             logger.info("ranks_placed", app=app, slots=list(numbers))
             self._hosts[app].place(numbers if self._are_gpus else None, stay_warm=self._slots[app].keeps)
@@ -172,13 +175,13 @@ class Placement:
             pause_s = pause_before(failures + 1)
             tells = {"slots": self.slots_of(app), "tried_again_in_s": pause_s}
             logger.error("slots_are_not_left", app=app, next="nobody else gets them until the ranks are gone", **tells)
-            self._stuck.add(app)
+            self._slots.is_stuck(app)
             self._on_change(app)
+            self._carry_out()
             with suppress(TimeoutError):
                 async with asyncio.timeout(pause_s):
                     await self._is_ending.wait()
                     return
-        self._stuck.discard(app)
         self._slots.has_left(app, self._loop.time())
         self._carry_out()
         self._on_change(app)

@@ -73,7 +73,8 @@ async def run(host: AppHost, engines: Engines, attempt: Attempt, placement: Plac
             attempt.stop(StopReason.DRAIN)  # given back as it was: the process ended for another job's sake
         attempt.run_ended(has_result=False)
         took_s = loop.time() - began
-        usage = Usage(gpu_seconds=took_s * gpus, gpus=gpus, phases=_phases(attempt, took_s))
+        gpu_s = took_s * gpus if placement.is_seated(claim.app) else 0.0  # it has only waited for its slots
+        usage = Usage(gpu_seconds=gpu_s, gpus=gpus, phases=_phases(attempt, took_s))
         return Ran(outcome_without_result(attempt.reason, error, claim), usage, spill)
     attempt.run_ended(has_result=True)
     usage = Usage(

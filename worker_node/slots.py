@@ -35,6 +35,8 @@ class Holding:
     was_busy: bool = False
     """When slots were set aside last: a job was at work, and what was looked for is its next one."""
     is_leaving: bool = False
+    is_stuck: bool = False
+    """Its ranks were to leave and have not: until they do, what it holds is not there for anybody."""
     is_warm: bool = False
     used_at: float = NEVER
     turn_began: float = NEVER
@@ -44,10 +46,14 @@ class Holding:
 
 @dataclass(frozen=True)
 class Steps:
-    """What to do now: end the ranks of some apps, give slots to others. ``again_at``: when to ask without a cause."""
+    """What to do now: end the ranks of some apps, give slots to others. ``again_at``: when to ask without a cause.
+
+    ``give_back``: apps with a claimed job for which there are no slots after all.
+    """
 
     stop: tuple[str, ...] = ()
     place: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    give_back: tuple[str, ...] = ()
     again_at: float | None = None
 
 
@@ -128,6 +134,7 @@ class Slots:
 
     def steps(self, now: float) -> Steps:
         """Decide, and take it as told: the same answer is not given twice."""
+        give_back = tuple(one.app for one in self if one.has_job and not self._has_way_to_slots(one, now))
         stop = [one.app for one in self if one.held and not one.is_leaving and self._must_leave(one, now)]
         for app in stop:
             self._holdings[app].is_leaving = True
@@ -142,7 +149,7 @@ class Slots:
                     place[one.app] = self._seat(one, frozenset(free[: one.size]), now)
         ends = [one.used_at + one.keep_alive_s for one in self if one.keep_alive_s is not None and self._idles(one)]
         ends += [self._lingers_until(one) for one in self if self._lingers(one, now)]
-        return Steps(tuple(stop), place, min(ends, default=None))
+        return Steps(tuple(stop), place, give_back, min(ends, default=None))
 
     def is_warm(self, app: str, now: float) -> None:
         """Its ranks are there: from now on its turn counts."""
@@ -150,10 +157,14 @@ class Slots:
         if one.held and not one.is_warm:
             one.is_warm, one.turn_began = True, now
 
+    def is_stuck(self, app: str) -> None:
+        """Its ranks have not ended as they were told to."""
+        self._holdings[app].is_stuck = True
+
     def has_left(self, app: str, now: float) -> None:
         """Its ranks have ended, all of them: the slots are free."""
         one = self._holdings[app]
-        one.held, one.is_leaving, one.is_warm, one.left_at = NO_SLOTS, False, False, now
+        one.held, one.is_leaving, one.is_stuck, one.is_warm, one.left_at = NO_SLOTS, False, False, False, now
         if one.waiting_since is not None:
             one.waiting_since = now
 
@@ -162,6 +173,19 @@ class Slots:
         return any(other.has_job and other.promised & self._holdings[app].held for other in self)
 
     # Below: the decisions.
+
+    @property
+    def _stuck(self) -> set[int]:
+        return {slot for one in self if one.is_stuck for slot in one.held}
+
+    def _has_way_to_slots(self, one: Holding, now: float) -> bool:
+        """Where some of what a job was promised is not to be had, others may be; else it keeps none."""
+        if not one.promised & self._stuck:
+            return True
+        one.promised = NO_SLOTS
+        one.promised = self._offer(one, now) or NO_SLOTS
+        one.has_job = bool(one.promised)
+        return one.has_job
 
     def _seat(self, one: Holding, slots: frozenset[int], now: float) -> tuple[int, ...]:
         one.held, one.promised, one.has_job, one.is_warm, one.turn_began = slots, NO_SLOTS, False, False, now
@@ -208,7 +232,7 @@ class Slots:
         for other in sorted((other for other in self if other.waiting_since is not None), key=_by_wait):
             if other is one or other.waiting_since is None or now < other.waiting_since + self._yield_after_s:
                 break
-            if not other.held and not other.promised:
+            if not other.held and not other.promised and other.size <= self.count - len(self._stuck):
                 left = [slot for slot in self._in_order(now, with_busy=True) if slot not in spoken_for]
                 spoken_for.update(left[: other.size])
         return spoken_for
@@ -216,13 +240,14 @@ class Slots:
     def _in_order(self, now: float, *, with_busy: bool) -> list[int]:
         """Free slots, then those of idle runners, least recently used first, then of busy ones, longest turn first.
 
-        Who lingers counts as busy.
+        Who lingers counts as busy; what ranks hold that do not end is not among them.
         """
         promised = {slot for one in self for slot in one.promised}
         held = {slot for one in self for slot in one.held}
         at_work = {one.app for one in self if one.is_busy or self._lingers(one, now)}
-        idle = sorted((one for one in self if one.held and one.app not in at_work), key=lambda one: one.used_at)
-        busy = sorted((one for one in self if one.held and one.app in at_work), key=lambda one: one.turn_began)
+        there = [one for one in self if one.held and not one.is_stuck]
+        idle = sorted((one for one in there if one.app not in at_work), key=lambda one: one.used_at)
+        busy = sorted((one for one in there if one.app in at_work), key=lambda one: one.turn_began)
         slots = [slot for slot in range(self.count) if slot not in held]
         for one in [*idle, *busy] if with_busy else idle:
             slots += sorted(one.held)

@@ -16,12 +16,14 @@ from stoker.states import JobState
 from stoker.storage import Storage
 from tests.support.acting_node import ActingNode
 from tests.support.nodes import PATIENCE_S, Desk
-from worker_node.attempt import Attempt, StopReason
+from worker_node.attempt import Attempt, Attempts, StopReason
 from worker_node.ending import finish, outcome_of
 from worker_node.engines import Engines
-from worker_node.host import HostResult, LocalFile
+from worker_node.host import AppHost, AppSpec, HostResult, LocalFile
 from worker_node.patience import Patience
-from worker_node.run import Ran
+from worker_node.placement import Placement
+from worker_node.run import Ran, run
+from worker_node.slots import Slots
 
 pytestmark = pytest.mark.anyio
 
@@ -75,6 +77,31 @@ async def test_a_drain_gives_back_what_it_stopped(engines_of_a_node: Engines, de
     await finish(engines_of_a_node, attempt, Failed(ErrorReport(code="worker_crashed", message="stopped")), usage())
 
     assert (await desk.get(attempt.claim.job_id)).state is JobState.QUEUED
+
+
+async def test_a_job_whose_slots_are_not_left_goes_back_to_the_queue_as_it_was(
+    engines_of_a_node: Engines, node: ActingNode, desk: Desk, attempt: Attempt, tmp_path: Path
+) -> None:
+    """It waits for an app's ranks on slots that another's do not leave."""
+    slots, attempts = Slots(1, 0), Attempts()
+    slots.add(attempt.claim.app, 1)
+    room = Placement(slots, {}, are_gpus=False, on_change=print, on_eviction=print, on_no_slots=attempts.have_no_slots)
+    host = AppHost(AppSpec("tests.apps.well:Echo", None, tmp_path, {}), on_change=lambda _: None)
+    host.loading.manifest = node.version.manifest
+    attempts.add(attempt)
+    running = asyncio.create_task(run(host, engines_of_a_node, attempt, room, folder=tmp_path))
+
+    attempts.have_no_slots("tests/another")
+    assert not attempt.stopped.is_set()
+    attempts.have_no_slots(attempt.claim.app)
+    async with asyncio.timeout(PATIENCE_S):
+        ran = await running
+    await finish(engines_of_a_node, attempt, await outcome_of(engines_of_a_node, attempt, ran), ran.usage)
+
+    assert ran.usage.gpu_seconds == 0
+    assert (await desk.get(attempt.claim.job_id)).state is JobState.QUEUED
+    again = await node.claim()
+    assert (again.job_id, again.attempt) == (attempt.claim.job_id, 2)
 
 
 async def test_nothing_is_stored_once_the_lease_is_lost(

@@ -31,7 +31,7 @@ async def test_a_job_that_is_stopped_while_its_app_is_down_does_not_wait_for_the
 ) -> None:
     down = AppHost(AppSpec("tests.apps.well:Echo", None, tmp_path, {}), on_change=lambda _: None)
     attempt = Attempt(a_claim(), safe_until=FAR)
-    nowhere = Placement(Slots(1, 0), {}, are_gpus=False, on_change=lambda _: None, on_eviction=lambda _: None)
+    nowhere = Placement(Slots(1, 0), {}, are_gpus=False, on_change=print, on_eviction=print, on_no_slots=print)
     running = asyncio.create_task(run(down, engines_of_a_node, attempt, nowhere, folder=tmp_path))
 
     attempt.stop(reason)

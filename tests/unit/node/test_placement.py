@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import SimpleNamespace
 from typing import Any
 
@@ -43,18 +43,26 @@ def at_once(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 async def test_slots_are_given_on_when_the_last_process_has_left_them_and_not_when_ending_it_failed() -> None:
     hosts = {"a": Ranks(), "b": Ranks()}
-    room = one_slot(hosts)
+    without_slots: asyncio.Queue[str] = asyncio.Queue()
+    room = one_slot(hosts, on_no_slots=without_slots.put_nowait)
     evict(room)
 
     for _ in range(2):
         await hosts["a"].asked.acquire()
         hosts["a"].ends.put_nowait(OSError("still there"))
     await hosts["a"].asked.acquire()
-    then = (hosts["b"].placed.is_set(), room.slots_of("a"), room.is_stuck("a"))
+    given_back = [without_slots.get_nowait()]
+    room.ends("b")
+    then = (hosts["b"].placed.is_set(), room.slots_of("a"), room.is_stuck("a"), room.could_take("b"), room.take("b"))
     hosts["a"].ends.put_nowait(None)
+    while not room.take("b"):
+        room.stirred.clear()
+        await room.stirred.wait()
+    room.keep("b")
     await hosts["b"].placed.wait()
 
-    assert then == (False, [0], True)
+    assert given_back == ["b"] and without_slots.empty(), "its job is another node's"
+    assert then == (False, [0], True, False, False)
     assert (room.slots_of("a"), room.slots_of("b"), room.is_stuck("a")) == ([], [0], False)
 
 
@@ -70,12 +78,14 @@ async def test_a_node_that_ends_does_not_wait_for_ranks_that_cannot_be_ended(mon
     assert not hosts["b"].placed.is_set()
 
 
-def one_slot(hosts: dict[str, Ranks]) -> Placement:
+def one_slot(hosts: dict[str, Ranks], on_no_slots: Callable[[str], None] = lambda _: None) -> Placement:
     slots = Slots(1, 0.0)  # nobody's turn lasts longer than a job
     for app in hosts:
         slots.add(app, 1)
     apps: Any = hosts
-    return Placement(slots, apps, are_gpus=False, on_change=lambda _: None, on_eviction=lambda _: None)
+    return Placement(
+        slots, apps, are_gpus=False, on_change=lambda _: None, on_eviction=lambda _: None, on_no_slots=on_no_slots
+    )
 
 
 def evict(room: Placement) -> None:

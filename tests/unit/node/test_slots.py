@@ -100,6 +100,69 @@ def test_slots_are_not_given_on_before_the_last_process_has_left_them():
     assert slots.steps(4).place == {"c": (0, 1)}
 
 
+def test_a_job_whose_slots_are_not_left_is_given_back_and_none_is_claimed_for_them_until_they_are():
+    slots = a_node(1, 1, 1)
+    runs(slots, "a", 0)
+    slots.ends("a", 1)
+    slots.take("b", 2)
+    slots.keep("b")
+    assert slots.steps(2).stop == ("a",)
+
+    slots.is_stuck("a")
+
+    assert slots.steps(3).give_back == ("b",)
+    assert slots.steps(3).give_back == (), "told once"
+    slots.ends("b", 3)
+    slots.waits("b", 3)
+    assert not slots.take("b", 4 + BOUND_S) and slots.whose_turn(4 + BOUND_S) == []
+    slots.has_left("a", 5 + BOUND_S)
+    assert slots.whose_turn(5 + BOUND_S) == ["b"]
+
+
+def test_a_job_whose_slots_are_not_left_has_others_where_some_are_to_be_had():
+    slots = a_node(2, 1, 1, 1)
+    runs(slots, "a", 0)
+    runs(slots, "b", 0)
+    slots.ends("a", 1)
+    slots.take("c", 2)
+    slots.keep("c")
+    assert slots.steps(2).stop == ("a",)
+    slots.ends("b", 3)
+
+    slots.is_stuck("a")
+
+    steps = slots.steps(4)
+    assert (steps.give_back, steps.stop) == ((), ("b",))
+    slots.has_left("b", 5)
+    assert slots.steps(5).place == {"c": (1,)}
+
+
+def test_a_claim_on_its_way_while_its_slots_become_stuck_is_given_back_when_it_brings_a_job():
+    slots = a_node(1, 1, 1)
+    runs(slots, "a", 0)
+    slots.ends("a", 1)
+    slots.take("b", 2)
+    slots.is_stuck("a")
+    assert slots.steps(2).give_back == ()
+
+    slots.keep("b")
+
+    assert slots.steps(3).give_back == ("b",)
+
+
+def test_an_app_that_stuck_ranks_leave_too_few_slots_keeps_none_from_the_others():
+    slots = a_node(2, 1, 2, 1)
+    runs(slots, "a", 0)
+    slots.waits("b", 0)
+    slots.is_stuck("a")
+
+    now = 2 * BOUND_S
+
+    assert slots.could_take("c", now)
+    slots.has_left("a", now)
+    assert not slots.could_take("c", now)
+
+
 def test_idle_ranks_end_after_keep_alive_and_not_before():
     slots = a_node(1, 1, keep_alive_s=60.0)
     runs(slots, "a", 0)
@@ -265,7 +328,7 @@ class Load:
 
 
 @settings(deadline=None, max_examples=30)
-@example(count=2, apps=[(1, 1.0, True, None), (1, 21.0, True, None), (2, 1.0, False, None)], stop_s=0.0)
+@example(count=2, apps=[(1, 1.0, True, None), (1, 21.0, True, None), (2, 1.0, False, None)], stop_s=0.0, sticky=False)
 @given(
     count=st.integers(1, 4),
     apps=st.lists(
@@ -274,9 +337,10 @@ class Load:
         max_size=5,
     ),
     stop_s=st.floats(0, 10),
+    sticky=st.booleans(),
 )
 def test_no_slot_is_held_twice_and_every_app_that_can_gets_its_turn(
-    count: int, apps: Sequence[tuple[int, float, bool, float | None]], stop_s: float
+    count: int, apps: Sequence[tuple[int, float, bool, float | None]], stop_s: float, sticky: bool
 ) -> None:
     slots = Slots(count, BOUND_S)
     loads = [Load("abcde"[number], run_s, breaks_at) for number, (_, run_s, _, breaks_at) in enumerate(apps)]
@@ -292,6 +356,12 @@ def test_no_slot_is_held_twice_and_every_app_that_can_gets_its_turn(
             del leaving[app]
             slots.has_left(app, now)
         _carry_out(slots, leaving, now, stop_s)
+        if sticky:
+            for app in leaving:
+                slots.is_stuck(app)
+            for app in slots.steps(now).give_back:
+                slots.ends(app, now)
+                next(load for load in loads if load.app == app).ends_at = None
         for load in loads:
             if load.ends_at is not None and slots[load.app].held and load.ends_at <= now:
                 load.done.append(now)
