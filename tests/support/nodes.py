@@ -125,12 +125,19 @@ class Desk:
 
     async def until(self, job_id: UUID, is_so: Callable[[JobView], bool]) -> JobView:
         """The job, as soon as ``is_so``."""
+        job = await self.get(job_id)
 
         async def look() -> JobView | None:
+            nonlocal job
             job = await self.get(job_id)
             return job if is_so(job) else None
 
-        return await eventually(look, lambda: f"job {job_id} of {self.db.url.database}")
+        def last_seen() -> str:
+            outcomes = [attempt.outcome for attempt in job.attempts]
+            return f"a change of job {job_id} of {self.db.url.database}: it is {job.state}, its attempts are {outcomes}"
+
+        found: JobView = await eventually(look, last_seen)
+        return found
 
     async def final(self, job_id: UUID) -> JobView:
         return await self.until(job_id, lambda job: job.state.is_final)
@@ -142,7 +149,7 @@ class Desk:
             lines = [data["message"] for kind, data in await self.events(job_id) if kind == "log"]
             return message in lines or None
 
-        await eventually(look, lambda: message)
+        await eventually(look, lambda: f"job {job_id} to say {message!r}")
 
     async def node_is(self, node_id: str, state: str) -> None:
         async def look() -> bool | None:
@@ -156,8 +163,10 @@ class Desk:
 
 async def eventually(look: Callable[[], Awaitable[Any]], subject: Callable[[], str]) -> Any:
     """What ``look`` gives as soon as it gives something: Postgres tells nobody when a row changes."""
-    async with asyncio.timeout(PATIENCE_S):
-        while (found := await look()) is None:  # noqa: ASYNC110 - another process writes the row
-            await asyncio.sleep(POLL_S)
-    assert found is not None, subject()
+    try:
+        async with asyncio.timeout(PATIENCE_S):
+            while (found := await look()) is None:  # noqa: ASYNC110 - another process writes the row
+                await asyncio.sleep(POLL_S)
+    except TimeoutError as error:
+        raise AssertionError(f"waited {PATIENCE_S:g} s in vain for {subject()}") from error
     return found

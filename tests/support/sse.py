@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -9,6 +10,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import httpx2
+
+PATIENCE_S = 60.0
 
 
 @dataclass(frozen=True)
@@ -25,7 +28,7 @@ async def events(client: httpx2.AsyncClient, path: str, **kwargs: Any) -> AsyncI
     async with client.stream("GET", path, **kwargs) as answer:
         assert answer.status_code == 200, await answer.aread()
         assert answer.headers["content-type"].startswith("text/event-stream")
-        yield frames(answer)
+        yield _patiently(frames(answer))
 
 
 async def frames(answer: httpx2.Response) -> AsyncIterator[Frame]:
@@ -40,6 +43,25 @@ async def frames(answer: httpx2.Response) -> AsyncIterator[Frame]:
         else:
             name, _, value = line.partition(": ")
             fields[name] = json.loads(value) if name == "data" else int(value) if name == "retry" else value
+
+
+async def _patiently(stream: AsyncIterator[Frame]) -> AsyncIterator[Frame]:
+    """Fail where no event comes for ``PATIENCE_S`` of waiting, however many comments do."""
+    last_id, left_s, clock = "none", PATIENCE_S, asyncio.get_running_loop().time
+    while True:
+        began = clock()
+        try:
+            async with asyncio.timeout(left_s):
+                frame = await anext(stream)
+        except StopAsyncIteration:
+            return
+        except TimeoutError as error:
+            raise AssertionError(f"no event came within {PATIENCE_S:g} s; the last one was {last_id}") from error
+        if frame.event is None:
+            left_s -= clock() - began
+        else:
+            last_id, left_s = frame.id or frame.event, PATIENCE_S
+        yield frame
 
 
 async def named(stream: AsyncIterator[Frame]) -> AsyncIterator[Frame]:

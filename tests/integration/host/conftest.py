@@ -18,6 +18,7 @@ from worker_node.host import AppHost, AppSpec, HostCall, HostEvent, HostResult, 
 from worker_node.host_values import AppAnswer, AppCall
 
 HERE = Path(__file__).parent
+PATIENCE_S = 60.0
 
 
 class Hosted:
@@ -43,23 +44,32 @@ class Hosted:
     async def call(
         self, endpoint: str = "/", call_id: str = "", job_id: UUID | None = None, **request: Any
     ) -> HostResult:
-        return await self.host.call(
-            HostCall(
-                call_id=call_id or uuid4().hex,
-                endpoint=endpoint,
-                input=request,
-                job_id=job_id or new_id(),
-                attempt=1,
-                on_event=lambda event: self._hear(self.events, event),
-                fetch=self._fetch,
-                call_app=self._call_app,
-            )
+        call = HostCall(
+            call_id=call_id or uuid4().hex,
+            endpoint=endpoint,
+            input=request,
+            job_id=job_id or new_id(),
+            attempt=1,
+            on_event=lambda event: self._hear(self.events, event),
+            fetch=self._fetch,
+            call_app=self._call_app,
         )
+        async with self._patience(f"{endpoint} with {request} to end"):
+            return await self.host.call(call)
 
     async def until(self, holds: Callable[[], bool]) -> None:
         """Wait for an event or a status after which ``holds``."""
-        async with self._heard:
+        async with self._patience("what it was to say"), self._heard:
             await self._heard.wait_for(holds)
+
+    @asynccontextmanager
+    async def _patience(self, subject: str) -> AsyncIterator[None]:
+        try:
+            async with asyncio.timeout(PATIENCE_S):
+                yield
+        except TimeoutError as error:
+            said = f"{self.host.status}, {self.events}"
+            raise AssertionError(f"waited {PATIENCE_S:g} s in vain for {subject}: {said}") from error
 
     def _hear(self, into: list[Any], what: Any) -> None:
         into.append(what)

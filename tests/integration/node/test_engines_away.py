@@ -161,7 +161,7 @@ async def test_results_that_cannot_be_stored_do_not_pile_up_and_none_is_made_twi
                 count: int = found.scalar_one()
                 return count if count >= most else None
 
-            held = await eventually(kept, lambda: node.log)
+            held = await eventually(kept, lambda: f"{most} leases:\n{node.log}")
             spooled = len(list((tmp_path / "nodes").glob("*/spool/*/calls/*")))
             relay.mend()
 
@@ -185,7 +185,7 @@ async def test_a_result_that_cannot_be_recorded_costs_its_own_attempt_alone(
             await jobs.reap(desk.db)
             return all([(await desk.get(job_id)).state.is_final for job_id in job_ids]) or None
 
-        await eventually(ended, lambda: node.log)
+        await eventually(ended, lambda: f"the end of all jobs:\n{node.log}")
         assert {(await desk.get(job_id)).state for job_id in job_ids} == {JobState.SUCCEEDED}
 
 
@@ -198,7 +198,7 @@ async def _logged(node: NodeProcess, words: str) -> None:
     async def look() -> bool | None:
         return words in node.log or None
 
-    await eventually(look, lambda: node.log)
+    await eventually(look, lambda: f"{words!r} in the node's log:\n{node.log}")
 
 
 async def _all_expired(desk: Desk) -> bool | None:

@@ -80,7 +80,9 @@ async def test_a_node_that_stood_still_past_its_lease_adds_nothing_when_it_goes_
         events, usage = await desk.events(job_id), await _usage(desk)
 
         os.kill(sleeper.pid, signal.SIGCONT)
-        await eventually(lambda: _logged(sleeper, "attempt_discarded"), lambda: sleeper.log)
+        await eventually(
+            lambda: _logged(sleeper, "attempt_discarded"), lambda: f"an attempt to be discarded:\n{sleeper.log}"
+        )
         sleeper.terminate()
 
     assert [attempt.outcome for attempt in job.attempts] == ["lease_lost", "succeeded"]

@@ -179,11 +179,14 @@ def test_an_app_that_wants_more_slots_than_there_are_is_refused_with_a_hint(
 async def runner(desk: Desk, app: str, is_so: Callable[[RunnerRow], bool]) -> RunnerRow:
     """The app's runner as the list of nodes shows it, as soon as ``is_so``."""
 
+    found: list[RunnerRow] = []
+
     async def look() -> RunnerRow | None:
+        nonlocal found
         found = [row for node in await nodes.list_nodes(desk.db) for row in node.runners if row.app == app]
         return next((row for row in found if is_so(row)), None)
 
-    return await eventually(look, lambda: f"the runner of {app}")
+    return await eventually(look, lambda: f"a change of the runner of {app}: {[row.state for row in found]}")
 
 
 async def waited(desk: Desk, job_id: UUID, for_s: float) -> None:
