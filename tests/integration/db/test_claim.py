@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
 
+import psycopg
 import pytest
+from psycopg.rows import dict_row
 
-from stoker import apps, jobs, lanes
+from stoker import apps, claiming, jobs, lanes
 from stoker.job_values import QueueKey
-from tests.support.job_world import CRASH, Node, World, endpoint, manifest
+from stoker.sql import statement
+from tests.support.job_world import CRASH, Node, World, endpoint, manifest, until_blocked
 
 pytestmark = pytest.mark.anyio
 
@@ -26,6 +30,23 @@ async def test_a_claimed_job_runs_under_a_lease_and_an_attempt(world: World) -> 
     assert await world.value("SELECT node_id FROM job_attempts WHERE outcome IS NULL") == "n1"
     assert await world.value("SELECT running FROM queue_lanes") == 1
     assert await node.claim() is None
+
+
+async def test_claims_that_meet_without_the_apps_lock_take_no_job_twice(world: World, database_url: str) -> None:
+    """Behind the lock they never do. The row's own lock stands where somebody claims with another one, or with none."""
+    node = await world.node()
+    first, second = await world.submit(), await world.submit()
+    _, values = claiming.step(node.request)
+    one = await psycopg.AsyncConnection.connect(database_url, row_factory=dict_row)
+    other = await psycopg.AsyncConnection.connect(database_url, row_factory=dict_row)
+    async with one, other:
+        taken = await (await one.execute(statement("claim"), values)).fetchone()
+        meeting = asyncio.create_task(other.execute(statement("claim"), values))
+        await until_blocked(database_url)
+        await one.commit()
+        taken_next = await (await meeting).fetchone()
+
+    assert [row and row["job_id"] for row in (taken, taken_next)] == [first.job_id, second.job_id]
 
 
 async def test_higher_priority_goes_first_then_who_came_first(world: World) -> None:

@@ -13,6 +13,7 @@ from stoker import job_queries, jobs, nodes
 from stoker.database import transaction
 from stoker.errors import LeaseLost
 from stoker.events import EventKind
+from stoker.sql import statement
 from stoker.states import JobState
 from tests.support.job_world import World, until_blocked
 
@@ -162,6 +163,52 @@ async def test_many_reapers_at_once_take_each_job_back_once(world: World) -> Non
 
     moved = [one.job_id for each in reaped for one in each]
     assert (len(moved), len(set(moved))) == (6, 6)
+
+
+@pytest.mark.parametrize("last_first", [False, True])
+async def test_a_reaper_and_who_acts_on_the_same_lanes_do_not_lock_each_other_out(
+    world: World, database_url: str, last_first: bool
+) -> None:
+    """A node that ends a job of one lane takes its next one from another, in whatever order: behind the app's lock."""
+    node = await world.node()
+    for tenant_id in (world.tenant_id, await world.tenant("other")):
+        await world.submit(tenant_id=tenant_id)
+        await node.take()
+    await world.set_clock(16)
+    lanes = await world.rows("SELECT app_id, tenant_id FROM queue_lanes ORDER BY tenant_id")
+    touch = "UPDATE queue_lanes SET vtime = vtime WHERE tenant_id = %(tenant_id)s"
+    async with await psycopg.AsyncConnection.connect(database_url) as acting:
+        await acting.execute(statement("lock_app"), lanes[0])
+        await acting.execute(touch, lanes[-1 if last_first else 0])
+        reaping = asyncio.create_task(jobs.reap(world.db))
+        await until_blocked(database_url)
+        await acting.execute(touch, lanes[0 if last_first else -1])
+        await acting.commit()
+
+        assert len(await reaping) == 2
+
+
+@pytest.mark.parametrize("who", ["reaper", "heartbeat"])
+async def test_reapers_and_heartbeats_that_meet_do_not_lock_each_other_out(
+    world: World, database_url: str, who: str
+) -> None:
+    """All take leases in the order of their jobs: who has the first one gets the others."""
+    node = await world.node()
+    for _ in range(3):
+        await world.submit()
+    claims = [await node.take() for _ in range(3)]
+    await world.set_clock(16)
+    leases = await world.rows("SELECT job_id FROM job_leases ORDER BY job_id")
+    hold = "SELECT FROM job_leases WHERE job_id = %(job_id)s FOR UPDATE"
+    async with await psycopg.AsyncConnection.connect(database_url) as other:
+        await other.execute(hold, leases[0])
+        acting = asyncio.create_task(jobs.reap(world.db) if who == "reaper" else node.renew(*claims))
+        await until_blocked(database_url)
+        for lease in leases[1:]:
+            await other.execute(hold, lease)
+        await other.commit()
+
+        await acting
 
 
 async def test_a_lease_renewed_while_the_reaper_waits_for_it_stays(world: World, database_url: str) -> None:
