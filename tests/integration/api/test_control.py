@@ -280,8 +280,11 @@ async def test_the_process_does_its_duties_until_sigterm(
     db: AsyncEngine,
     tmp_path: Path,
 ) -> None:
-    job_id = await submit(http, app, start_timeout=60)
+    job_id, lost = await submit(http, app, start_timeout=60), await submit(http, app)
     await run(db, "UPDATE jobs SET start_deadline = stoker_now() - interval '1 s' WHERE id = :id", id=job_id)
+    await node.claim()
+    await run(db, "UPDATE job_leases SET expires_at = stoker_now() - interval '1 s' WHERE job_id = :id", id=lost)
+    await run(db, "UPDATE nodes SET lease_s = 0 WHERE id = :id", id=node.node_id)  # the server may have just started
     reader, writer = os.pipe()
     environment = {**os.environ, **engines.environment(), "DATABASE_URL": database_url, "STOKER_READY_FD": str(writer)}
     command = [sys.executable, "-m", "api.control"]
@@ -293,6 +296,8 @@ async def test_the_process_does_its_duties_until_sigterm(
         line = await asyncio.to_thread(os.fdopen(reader).readline)
         async with events(http, f"/v1/jobs/{job_id}/events") as raw:
             seen = await rest(raw)
+        async with events(http, f"/v1/jobs/{lost}/events", params={"after": "2"}) as raw:
+            taken_back = await anext(named(raw))
         process.send_signal(signal.SIGTERM)
         code = await process.wait()
     finally:
@@ -302,4 +307,5 @@ async def test_the_process_does_its_duties_until_sigterm(
 
     assert httpx2.Response(200, text=line).json()["ready"] is True
     assert seen[-1].data["state"] == "failed"
+    assert (taken_back.data["state"], taken_back.data["reason"]) == ("queued", "lease_lost")
     assert code == 0

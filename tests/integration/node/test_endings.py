@@ -10,6 +10,7 @@ from uuid import uuid4
 
 import pytest
 
+from stoker import jobs
 from stoker.errors import StorageUnavailable
 from stoker.jobs import Claim, ErrorReport, Failed, Succeeded, Usage
 from stoker.states import JobState
@@ -130,6 +131,25 @@ async def test_what_a_lost_attempt_stored_is_deleted(
     assert [await storage.size_of(key) for key in keys] == [None, None]
 
 
+async def test_an_attempt_that_was_taken_back_and_has_not_heard_of_it_leaves_nothing(
+    engines_of_a_node: Engines, desk: Desk, storage: Storage, node: ActingNode, attempt: Attempt, tmp_path: Path
+) -> None:
+    """No heartbeat has told it, so it stores and finishes: Postgres alone says whose the job is."""
+    ran = ran_with(("a.txt", "text/plain"), folder=tmp_path / "call")
+    outcome = await outcome_of(engines_of_a_node, attempt, ran)
+    assert isinstance(outcome, Succeeded)
+    await jobs.release_former_boots(desk.db, node.node_id, uuid4())
+    again = await node.claim()
+
+    finished = await finish(engines_of_a_node, attempt, outcome, ran.usage)
+
+    job = await desk.get(again.job_id)
+    assert (finished, job.state, job.attempt, job.outputs) == (None, JobState.RUNNING, 2, ())
+    assert [await storage.size_of(output.key) for output in outcome.outputs] == [None]
+    await node.succeed(again, {"made": 2})
+    assert (await desk.get(again.job_id)).result == {"made": 2}
+
+
 async def test_a_file_that_the_store_refuses_fails_the_attempt_at_once(
     engines_of_a_node: Engines, attempt: Attempt, tmp_path: Path
 ) -> None:
@@ -156,6 +176,9 @@ async def test_a_store_that_stays_away_beyond_all_patience_is_no_failure_of_the_
     assert isinstance(outcome, Failed)
     assert outcome.error.code == "storage_unavailable"
     assert (await desk.get(attempt.claim.job_id)).state is JobState.SCHEDULED
+    async with desk.db.connect() as connection:
+        counts = "SELECT failures + crashes FROM jobs WHERE id = %(id)s"
+        assert (await connection.exec_driver_sql(counts, {"id": attempt.claim.job_id})).scalar_one() == 0
     assert not (tmp_path / "call").exists()
 
 
