@@ -67,6 +67,10 @@ WITH job AS (
 INSERT INTO job_events (job_id, seq, attempt, kind, data)
 SELECT job_id, last_seq, 1, 'state', '{"state": "running"}' FROM head
 """
+CHILD = """
+INSERT INTO job_children (child_id, parent_id, root_id, depth, name, generation)
+VALUES (%(job)s, %(parent)s, %(parent)s, %(depth)s, 'child', 1)
+"""
 RENEW = "UPDATE job_leases SET expires_at = now() + interval '15 s' WHERE node_id = 'n'"
 SAY = """
 WITH held AS MATERIALIZED (
@@ -135,3 +139,12 @@ def work(url: str, is_enough: Callable[[], bool]) -> UUID:
                 node.execute(statement.encode(), {**LANE, "job": job} if "%(" in statement else None)
             if is_last:
                 return job
+
+
+def submit_child(url: str, parent: UUID, depth: int, *, ends: bool) -> UUID:
+    """A job that ``parent`` called ``depth`` deep, after 0008: it waits, or has ended and nobody was told."""
+    job = uuid4()
+    with psycopg.connect(url) as connection:
+        for statement in (SUBMIT, CHILD, *((CLAIM, FINISH) if ends else ())):
+            connection.execute(statement.encode(), {**LANE, "job": job, "parent": parent, "depth": depth})
+    return job

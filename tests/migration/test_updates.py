@@ -142,6 +142,21 @@ def test_an_update_that_is_killed_between_two_batches_goes_on_from_there(former_
     assert rows(former_url, WITHOUT_PHASES) == []
 
 
+def test_an_update_makes_known_how_deep_the_children_are_that_wait_for_a_claim(former_url: str) -> None:
+    former.fill(former_url, 1)
+    migrations.upgrade(former_url, "0015")
+    root = former.work(former_url, lambda: True)
+    waiting = former.submit_child(former_url, root, 1, ends=False)
+    below = former.submit_child(former_url, waiting, 2, ends=False)
+    ended = former.submit_child(former_url, below, 3, ends=True)
+
+    migrations.upgrade(former_url)
+
+    depths = dict(rows(former_url, "SELECT id, depth FROM jobs"))
+    assert [depths[job] for job in (root, waiting, below)] == [0, 1, 2]
+    assert depths[ended] == 0, "no claim looks at it any more: it is not rewritten"
+
+
 def test_an_index_whose_building_was_broken_off_is_built_anew(former_url: str) -> None:
     former.fill(former_url, 10)
     migrations.upgrade(former_url, "0013")
