@@ -61,7 +61,8 @@ async def test_slots_are_given_on_when_the_last_process_has_left_them_and_not_wh
     room.keep("b")
     await hosts["b"].placed.wait()
 
-    assert given_back == ["b"] and without_slots.empty(), "its job is another node's"
+    assert given_back == ["b"], "its job is another node's"
+    assert without_slots.empty()
     assert then == (False, [0], True, False, False)
     assert (room.slots_of("a"), room.slots_of("b"), room.is_stuck("a")) == ([], [0], False)
 
