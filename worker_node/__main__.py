@@ -55,7 +55,7 @@ def _serve(options: argparse.Namespace, settings: NodeSettings) -> int:
             f"the slots of this node are its {len(gpus)} GPUs, and no other number can be set",
             hint="Leave --slots and STOKER_SLOTS out; CUDA_VISIBLE_DEVICES narrows the GPUs that a node uses.",
         )
-    specs = _specs(options.app, options.world_size, identity.folder / "spool")
+    specs = _specs(options.app, options.world_size, identity.folder / "spool", settings.alone_s)
     side = SideLoop()
     engines = open_engines(settings, node_id=identity.node_id)
     node = Node(settings, identity, engines, gpus)
@@ -84,8 +84,8 @@ def _serve(options: argparse.Namespace, settings: NodeSettings) -> int:
     return int(consumer.exitcode or 0)
 
 
-def _specs(apps: Sequence[str], world_size: int | None, spool: Path) -> list[AppSpec]:
-    return [AppSpec(app, world_size, spool / str(number), os.environ) for number, app in enumerate(apps)]
+def _specs(apps: Sequence[str], world_size: int | None, spool: Path, alone_s: float) -> list[AppSpec]:
+    return [AppSpec(app, world_size, spool / str(number), os.environ, alone_s) for number, app in enumerate(apps)]
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:

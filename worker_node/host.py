@@ -48,7 +48,7 @@ class AppHost:
         self._is_stopping = self._was_killed = False
         self._remains = Remains(spec.import_string)
         self._ranks = HostRanks(spec.import_string, self._send)
-        self._calls = HostCalls(spec.spool, self._send, self._kill)
+        self._calls = HostCalls(spec, self._send, self._kill)
         self._usable = asyncio.Event()
 
     @property

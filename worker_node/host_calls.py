@@ -8,27 +8,23 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable
-from pathlib import Path
 from uuid import UUID
 
 from stoker.errors import CrashedBeside, StokerError
 from worker_node.apphost.protocol import Message
 from worker_node.host_call import PendingCall
-from worker_node.host_values import AppReplaced, HostCall
+from worker_node.host_values import AppReplaced, AppSpec, HostCall
 from worker_node.suspicion import Suspicion
 
 MAX_LIGHT_CALLS = 8
 """Calls at once of endpoints that use no GPUs."""
-ALONE_S = 5.0
-"""While one call at a time is served, one that waits for another app is alone for so long: it may be at work, too, and
-what kills the process then is its doing. After that it makes room, perhaps for the very job that it waits for."""
 
 
 class HostCalls:
-    """``send`` reaches the process and ``kill`` ends it; what calls make is put into ``spool``."""
+    """``send`` reaches the process and ``kill`` ends it; what calls make is put into the spool of ``spec``."""
 
-    def __init__(self, spool: Path, send: Callable[[Message], None], kill: Callable[[], None]) -> None:
-        self._spool, self._send, self._kill = spool, send, kill
+    def __init__(self, spec: AppSpec, send: Callable[[Message], None], kill: Callable[[], None]) -> None:
+        self._spool, self._alone_s, self._send, self._kill = spec.spool, spec.alone_s, send, kill
         self._pending: dict[str, PendingCall] = {}
         self._suspicion = Suspicion()
 
@@ -46,7 +42,7 @@ class HostCalls:
     def have_room(self, *, uses_gpus: bool) -> bool:
         """Whether a process that can serve could take a call that does or does not use GPUs."""
         pending = list(self._pending.values())
-        if any(each.waited_s < ALONE_S for each in pending) and self.are_one_at_a_time:
+        if any(each.waited_s < self._alone_s for each in pending) and self.are_one_at_a_time:
             return False
         at_work = [each for each in pending if not each.waits]
         alike = sum(each.uses_gpus == uses_gpus for each in at_work)
@@ -88,7 +84,7 @@ class HostCalls:
         """The process has ended: by ``error``, or by the node's own doing, which is no fault of who was in it."""
         lost = list(self._pending.values())
         # A call that waits for another app's job is not to blame where it was alone for long, and then was not.
-        trusted = [each for each in lost if each.waited_s >= ALONE_S] if self.are_one_at_a_time else []
+        trusted = [each for each in lost if each.waited_s >= self._alone_s] if self.are_one_at_a_time else []
         suspects = [each for each in lost if each not in trusted] or lost
         if was_killed:
             error = AppReplaced("the app's process was ended because of another call")

@@ -24,12 +24,17 @@ class AppSpec:
 
     ``world_size`` None is the app's ``num_gpus``. ``spool`` is a folder of this host alone. ``env`` is the child's
     whole environment: what could reach an engine is taken out of it.
+
+    ``alone_s``: while one call at a time is served, one that waits for another app is alone for so long: it may be at
+    work, too, and what kills the process then is its doing. After that it makes room, perhaps for the very job that it
+    waits for.
     """
 
     import_string: str
     world_size: int | None
     spool: Path
     env: Mapping[str, str]
+    alone_s: float = 5.0
 
 
 @dataclass(frozen=True)

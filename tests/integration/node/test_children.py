@@ -20,6 +20,7 @@ from worker_node.seats import CALLS_WITHOUT_GPUS
 
 pytestmark = pytest.mark.anyio
 
+IMPATIENT = {"STOKER_MOST_WAITING": "2", "STOKER_ALONE_S": "0.5"}
 PARENT, CHILD = "tests.apps.family:Parent", "tests.apps.family:Child"
 
 
@@ -33,7 +34,7 @@ def node(engines: Engines, database_url: str, node_dir: Path) -> Iterator[NodePr
     module = node_dir / "books.py"
     module.write_text(example[1])
     apps = [PARENT, CHILD, f"{module}:Printer", f"{module}:Publisher"]
-    with running_node(engines, database_url, node_dir, apps, **QUICK, STOKER_MOST_WAITING="2") as running:
+    with running_node(engines, database_url, node_dir, apps, **QUICK, **IMPATIENT) as running:
         yield running
 
 

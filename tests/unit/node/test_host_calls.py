@@ -14,7 +14,7 @@ from worker_node import host_calls
 from worker_node.apphost import protocol
 from worker_node.host_call import PendingCall
 from worker_node.host_calls import HostCalls
-from worker_node.host_values import AppAnswer, AppCall, AppReplaced, HostCall
+from worker_node.host_values import AppAnswer, AppCall, AppReplaced, AppSpec, HostCall
 
 pytestmark = pytest.mark.anyio
 
@@ -22,7 +22,11 @@ pytestmark = pytest.mark.anyio
 @pytest.fixture
 async def calls(tmp_path: Path) -> HostCalls:
     """Those of a process that is up."""
-    made = HostCalls(tmp_path, lambda _: None, lambda: None)
+    return calls_of(tmp_path, alone_s=5.0)
+
+
+def calls_of(spool: Path, alone_s: float) -> HostCalls:
+    made = HostCalls(AppSpec("tests.apps.well:Echo", None, spool, {}, alone_s), lambda _: None, lambda: None)
     made.came_up()
     return made
 
@@ -75,14 +79,12 @@ async def test_a_suspect_that_waits_is_alone_for_a_while_and_is_charged_if_the_p
     assert fate(again) is WorkerCrashed
 
 
-async def test_a_suspect_that_waited_alone_makes_room_for_its_child_and_is_not_blamed_for_it(
-    calls: HostCalls, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_suspect_that_waited_alone_makes_room_for_its_child_and_is_not_blamed_for_it(tmp_path: Path) -> None:
+    calls = calls_of(tmp_path, alone_s=1e-9)
     parent_id, child_id = new_id(), new_id()
     begin(calls, parent_id, waits=True)
     begin(calls, child_id)
     await crash(calls)
-    monkeypatch.setattr(host_calls, "ALONE_S", 1e-9)
     parent = begin(calls, parent_id, waits=True)
 
     has_room = calls.have_room(uses_gpus=False)
