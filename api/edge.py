@@ -22,6 +22,8 @@ from stoker.database import is_passing
 from stoker.errors import StokerError, Unavailable
 
 REQUEST_ID = re.compile(r"[A-Za-z0-9_.-]{1,64}")
+FAL = ("/queue/", "/run/", "/rest/", "/cdn/", "/api/fal/")
+"""Where fal's clients call. They take an error without the id of a request for a broken proxy's, and try again."""
 GONE = 499
 """How the log and the metrics name a request whose client left before the answer."""
 OUTPUT_TOKEN = re.compile(r"(?<=/outputs/)[^/]+")
@@ -52,6 +54,8 @@ class Edge:
                 status = message["status"]
                 headers = MutableHeaders(raw=message["headers"])
                 headers["x-request-id"] = request_id
+                if scope["path"].startswith(FAL):
+                    headers.setdefault("x-fal-request-id", request_id)
                 headers.setdefault("x-content-type-options", "nosniff")
                 headers.setdefault("cache-control", "no-store")
                 self._metrics.seconds.labels(scope["method"], _route(scope)).observe(time.perf_counter() - began)

@@ -47,6 +47,13 @@ class NewJob:
     parent_id: UUID | None = None
     depth: int = 0
     retried_from: UUID | None = None
+    most_waiting: int | None = None
+    """Of its app's jobs, or it is not to be stored: the caller's own limit, beside that of the app."""
+
+    @property
+    def needs_room(self) -> bool:
+        """Whether those that wait must be counted before it is stored."""
+        return self.version.max_queue_length is not None or self.most_waiting is not None
 
     def request_hash(self) -> bytes:
         """Over what the caller asked for: a version deployed between two sends does not make it another request."""

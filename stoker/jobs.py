@@ -98,7 +98,7 @@ async def submit(db: AsyncEngine, new: NewJob) -> Submitted:
     steps: list[sql.Step] = [("make_lane", row), ("submit", row), ("wake_lane", row)]
     if new.idempotency_key is not None:
         steps.append(("find_replay", row))
-    if new.version.max_queue_length is None:
+    if not new.needs_room:
         _, stored, _, *replayed = await sql.at_once(db, *steps)
     else:
         async with transaction(db) as tx:

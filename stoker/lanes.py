@@ -29,11 +29,11 @@ async def enter(tx: Connection, lane: Mapping[str, Any], new: NewJob) -> None:
     Raises:
         QueueFull: as many jobs of the app wait as may. One that the tenant made before, by its key, needs no room.
     """
-    if new.version.max_queue_length is not None:
+    if new.needs_room:
         await sql.run(tx, "lock_room", lane)
-        room = await sql.row(tx, "find_room", {**lane, "idempotency_key": new.idempotency_key})
-        if room is not None and room["max_queue_length"] is not None and room["waiting"] >= room["max_queue_length"]:
-            raise QueueFull(f"{room['max_queue_length']} jobs of {room['app']!r} wait, and no more may")
+        room = await sql.row(tx, "find_room", {**lane, "most_waiting": new.most_waiting})
+        if room is not None and room["limit"] is not None and room["waiting"] >= room["limit"]:
+            raise QueueFull(f"{room['limit']} jobs of {room['app']!r} wait, and no more may")
     await sql.run(tx, "make_lane", lane)
 
 

@@ -39,7 +39,7 @@ class Submits:
         Raises:
             IdempotencyConflict, InvalidRequest, QueueFull: as there.
         """
-        if new.idempotency_key is not None or new.version.max_queue_length is not None:
+        if new.idempotency_key is not None or new.needs_room:
             return await jobs.submit(self._db, new)  # waits for others' transactions, or counts: not together
         row = new.row()
         lane = (row["version_id"], row["uses_gpus"], row["tenant_id"])

@@ -1,0 +1,11 @@
+"""All routes of fal's wire, as one router for the application."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter
+
+from api.fal import queue, run
+
+router = APIRouter()
+for part in (queue, run):
+    router.include_router(part.router)

@@ -1,0 +1,187 @@
+"""Runs that are not queued: the caller waits, and its leaving ends the job."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from stoker import job_queries
+from stoker.errors import AppError
+from stoker.jobs import Claim
+from stoker.states import JobState
+from tests.integration.api.fal.test_queue import CAT, fail
+from tests.support.acting_node import ActingNode
+from tests.support.api_server import RunningApi
+from tests.support.nodes import eventually
+from tests.support.sse import frames
+from tests.support.tenants import Tenant, make_client
+
+pytestmark = pytest.mark.anyio
+
+
+async def claimed(node: ActingNode, db: AsyncEngine, tenant: Tenant) -> Claim:
+    """The claim of the only job, as soon as it is stored."""
+
+    async def look() -> bool | None:
+        return bool((await job_queries.list_jobs(db, tenant.id)).jobs) or None
+
+    await eventually(look, lambda: "a job")
+    return await node.claim()
+
+
+async def final(db: AsyncEngine, claim: Claim) -> JobState:
+    async def look() -> JobState | None:
+        job = await job_queries.get(db, claim.job_id, None)
+        return job.state if job.state.is_final or job.cancel_requested_at else None
+
+    return await eventually(look, lambda: f"the end of {claim.job_id}")
+
+
+async def test_a_run_answers_with_the_result_of_a_job_of_the_best_class(
+    caller: Tenant, node: ActingNode, app: str, db: AsyncEngine
+) -> None:
+    running = asyncio.create_task(caller.http.post(f"/run/{app}", json=CAT))
+    claim = await claimed(node, db, caller)
+    await node.progress(claim, claim.seq, 1)
+    await node.succeed(claim, {"answer": 42})
+
+    answer = await running
+
+    assert (answer.status_code, answer.json()) == (200, {"answer": 42})
+    assert answer.headers["x-fal-request-id"] == str(claim.job_id)
+    assert (await job_queries.get(db, claim.job_id, None)).priority == 0
+
+
+async def test_a_key_that_may_not_be_first_runs_as_soon_as_it_may(
+    api: RunningApi, node: ActingNode, app: str, db: AsyncEngine
+) -> None:
+    tenant = await make_client(api, "run", best_priority=3)
+    async with tenant.http:
+        running = asyncio.create_task(tenant.http.post(f"/run/{app}", json=CAT))
+        claim = await claimed(node, db, tenant)
+        await node.succeed(claim, {})
+        await running
+
+    assert (await job_queries.get(db, claim.job_id, None)).priority == 3
+
+
+async def test_a_run_that_fails_answers_with_the_errors_code(
+    caller: Tenant, node: ActingNode, app: str, db: AsyncEngine
+) -> None:
+    running = asyncio.create_task(caller.http.post(f"/run/{app}", json=CAT, headers={"x-fal-no-retry": "1"}))
+    await eventually(lambda: _is_waiting(db, caller), lambda: "a job")
+    await fail(node, AppError("no such style"))
+
+    answer = await running
+
+    assert (answer.status_code, answer.json()["detail"]) == (500, "no such style")
+
+
+@pytest.mark.parametrize("path", ["", "/stream"])
+async def test_a_caller_that_leaves_cancels_its_job(
+    caller: Tenant, node: ActingNode, app: str, db: AsyncEngine, path: str
+) -> None:
+    running = asyncio.create_task(caller.http.post(f"/run/{app}{path}", json=CAT))
+    claim = await claimed(node, db, caller)
+
+    running.cancel()
+
+    assert await final(db, claim) is JobState.RUNNING  # and asked to stop
+    await node.stop(claim)
+
+
+async def test_a_caller_that_leaves_a_stream_cancels_its_job(
+    caller: Tenant, node: ActingNode, app: str, db: AsyncEngine
+) -> None:
+    async def read_one() -> Claim:
+        opening = asyncio.create_task(_claim_and_stream(node, db, caller))
+        async with caller.http.stream("POST", f"/run/{app}/stream", json=CAT) as answer:
+            assert (await anext(frames(answer))).data["step"] == 1
+            return await opening
+
+    claim = await read_one()
+
+    assert await final(db, claim) is JobState.RUNNING
+    await node.stop(claim)
+
+
+async def test_a_stream_sends_what_the_job_streams_and_its_result_last(
+    caller: Tenant, node: ActingNode, app: str, db: AsyncEngine
+) -> None:
+    opening = asyncio.create_task(_claim_and_stream(node, db, caller))
+    async with caller.http.stream("POST", f"/run/{app}/train/stream", json=CAT) as answer:
+        stream = frames(answer)
+        first = (await anext(stream)).data
+        claim = await opening
+        await node.progress(claim, claim.seq, 2)
+        second = (await anext(stream)).data
+        await node.succeed(claim, {"answer": 42})
+        rest = [frame async for frame in stream]
+
+    assert [first["step"], second["step"]] == [1, 2]
+    assert [(frame.event, frame.data) for frame in rest] == [(None, {"answer": 42})]
+    assert answer.headers["x-fal-request-id"] == str(claim.job_id)
+    assert (await job_queries.get(db, claim.job_id, None)).endpoint == "/train"
+
+
+async def test_a_job_that_streams_nothing_is_a_stream_of_its_result(
+    caller: Tenant, node: ActingNode, app: str, db: AsyncEngine
+) -> None:
+    running = asyncio.create_task(caller.http.post(f"/run/{app}/stream", json=CAT))
+    await node.succeed(await claimed(node, db, caller), {"answer": 42})
+
+    answer = await running
+
+    assert answer.headers["content-type"].startswith("text/event-stream")
+    assert answer.text == 'data: {"answer":42}\n\n'
+
+
+async def test_a_job_that_fails_before_it_streams_is_an_error_and_after_that_the_last_event(
+    caller: Tenant, node: ActingNode, app: str, db: AsyncEngine
+) -> None:
+    running = asyncio.create_task(caller.http.post(f"/run/{app}/stream", json=CAT, headers={"x-fal-no-retry": "1"}))
+    await eventually(lambda: _is_waiting(db, caller), lambda: "a job")
+    await fail(node, AppError("no such style"))
+    refused = await running
+
+    opening = asyncio.create_task(_claim_and_stream(node, db, caller))
+    async with caller.http.stream("POST", f"/run/{app}/stream", json=CAT) as answer:
+        stream = frames(answer)
+        await anext(stream)
+        await node.stop(await opening)
+        [last] = [frame async for frame in stream]
+
+    assert (refused.status_code, refused.json()["error_type"]) == (500, "runner_server_error")
+    assert (last.event, last.data["error_type"]) == ("error", "client_cancelled")
+
+
+async def test_a_server_that_stops_ends_its_runs_and_cancels_them(
+    caller: Tenant, node: ActingNode, app: str, db: AsyncEngine, api: RunningApi
+) -> None:
+    running = asyncio.create_task(caller.http.post(f"/run/{app}", json=CAT))
+    claim = await claimed(node, db, caller)
+
+    api.here.stopping.set()
+    try:
+        answer = await running
+    finally:
+        api.here.stopping.clear()
+
+    assert answer.status_code == 503
+    assert await final(db, claim) is JobState.RUNNING
+    await node.stop(claim)
+
+
+async def _claim_and_stream(node: ActingNode, db: AsyncEngine, tenant: Tenant) -> Claim:
+    """Claim the job that waits, and stream something of it once somebody follows it."""
+    await eventually(lambda: _is_waiting(db, tenant), lambda: "a job")
+    claim = await node.claim()
+    await node.progress(claim, claim.seq, 1)
+    return claim
+
+
+async def _is_waiting(db: AsyncEngine, tenant: Tenant) -> bool | None:
+    page = await job_queries.list_jobs(db, tenant.id, job_queries.JobFilters(state=JobState.QUEUED))
+    return bool(page.jobs) or None
