@@ -49,6 +49,19 @@ async def list_tenants(db: AsyncEngine) -> list[TenantRow]:
     return [TenantRow(row.id, row.name, _limits(row.weight, row.max_running)) for row in found]
 
 
+async def find(db: AsyncEngine, name: str) -> UUID:
+    """The id of the tenant of this name.
+
+    Raises:
+        NotFound: there is none.
+    """
+    async with reading(db) as tx:
+        found: UUID | None = (await tx.execute(select(tenants.c.id).where(tenants.c.name == name))).scalar_one_or_none()
+    if found is None:
+        raise NotFound(f"there is no tenant {name[:200]!r}", hint="A tenant is made with its first key.")
+    return found
+
+
 async def set_limits(
     db: AsyncEngine,
     name: str,

@@ -28,6 +28,8 @@ from stoker.storage import Storage
 
 PRUNE_AT_ONCE = 200
 CLOCK_S = 10.0
+DELIVER_S = 0.1
+"""A look costs next to nothing, and a receiver with many deliveries gets a handful at each."""
 CHARGE_S = 5.0
 
 OLD_JOBS = text("""
@@ -79,7 +81,7 @@ class Control:
             Duty("tend_lanes", self.settings.look_s, self.tend_lanes),
             Duty("charge_running", CHARGE_S, self.charge_running),
             Duty("admin_requests", reap_s, self.carry_out_requests),
-            Duty("deliver", reap_s, self.deliverer.deliver_due),
+            Duty("deliver", DELIVER_S, self.deliverer.deliver_due),
             Duty("event_clock", CLOCK_S, self.keep_event_clock),
         ]
         if self.settings.keep_jobs_days is not None:

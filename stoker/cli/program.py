@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from stoker.cli import jobs, keys, local, nodes, processes, queues, show, sql, tenants
+from stoker.cli import jobs, keys, local, nodes, processes, queues, show, sql, tenants, webhooks
 
 VERBS: dict[str, Callable[..., None]] = {
     "demo": local.demo,
@@ -46,6 +46,7 @@ for name, part in PARTS.items():
 program.add_typer(keys.keys, name="keys")
 program.add_typer(queues.queues, name="queues")
 program.add_typer(tenants.tenants, name="tenants")
+program.add_typer(webhooks.webhooks, name="webhooks")
 
 
 @program.callback(invoke_without_command=True)

@@ -33,6 +33,7 @@ class Receiver:
     received: list[Received] = field(default_factory=list)
     address: str = ""
     answer_headers: str = ""
+    has_received: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
@@ -45,6 +46,7 @@ class Receiver:
             return
         method, path, _ = request.split(" ")
         self.received.append(Received(method, path, headers, body, time.monotonic()))
+        self.has_received.set()
         reply = self.statuses.pop(0) if self.statuses else 200
         if isinstance(reply, int):
             reply = Reply(reply, self.answer_headers)
