@@ -94,7 +94,8 @@ def rotate(
 
     async def act(db: AsyncEngine) -> NewSecret | None:
         if tenant is None:
-            return await signing_keys.rotate_pair(db, at_once=at_once)
+            await signing_keys.rotate_pair(db, at_once=at_once)
+            return None
         return await signing_keys.rotate_secret(db, await tenants.find(db, tenant), at_once=at_once)
 
     made = with_database(act)
