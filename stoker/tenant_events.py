@@ -15,7 +15,7 @@ from datetime import datetime
 from typing import Any, NamedTuple, Self
 from uuid import UUID
 
-from sqlalchemy import text
+from sqlalchemy import TextClause, text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from stoker.database import reading
@@ -38,7 +38,7 @@ _SETTLED = """
 _HERE = "SELECT c.era, {settled} AS settled FROM event_clock c, tenants t WHERE t.id = :tenant_id"
 
 # A result may be large, and the job has it. The rows of a few jobs are found by their key, those of a tenant by its
-# marks; a transaction has few rows, so sorting those of one mark costs nothing.
+# marks; a transaction has few rows, so sorting those of one mark costs nothing. {source} is where rows come from.
 _PAGE = """
 WITH here AS MATERIALIZED (
     SELECT c.era, stoker_horizon() AS horizon, t.events_pruned,
@@ -49,9 +49,7 @@ WITH here AS MATERIALIZED (
 ), read AS MATERIALIZED (
     SELECT e.mark, e.job_id, e.seq, e.attempt, e.kind, e.created_at,
            CASE WHEN e.kind = 'state' THEN e.data - 'result' ELSE e.data END AS data
-    FROM job_events e
-    WHERE e.tenant_id = :tenant_id AND e.mark >= :mark AND e.mark < (SELECT horizon FROM here)
-      AND (e.mark, e.job_id, e.seq) > (:mark, CAST(:job_id AS uuid), :seq) {of_jobs}
+    FROM {source}
     ORDER BY e.mark, e.job_id, e.seq LIMIT :scan
 )
 SELECT h.*, r.*, a.name AS app, j.parent_id,
@@ -68,9 +66,34 @@ LEFT JOIN app_versions v ON v.id = j.version_id
 LEFT JOIN apps a ON a.id = v.app_id
 ORDER BY r.mark, r.job_id, r.seq
 """
+_PAST = """
+    e.mark >= :mark AND e.mark < (SELECT horizon FROM here)
+    AND (e.mark, e.job_id, e.seq) > (:mark, CAST(:job_id AS uuid), :seq)
+"""
+_OF_ALL = "job_events e WHERE e.tenant_id = :tenant_id AND {past}"
+_OF_JOBS = "job_events e WHERE e.tenant_id = :tenant_id AND {past} AND e.job_id = ANY (CAST(:job_ids AS uuid[]))"
+# Job by job, by the key again, for a tenant may have a thousand times as many rows. Only jobs with something newer are
+# looked at, and of each no more rows than a page holds. Whose they are is asked of the jobs: the index of a tenant's
+# rows, which a plan may take where it knows of few new ones, would be gone through once for each job.
+_OF_FAMILY = """
+    ({family}) f JOIN job_heads h ON h.job_id = f.id AND h.mark >= :mark
+    CROSS JOIN LATERAL (SELECT * FROM job_events e WHERE e.job_id = f.id AND {past} ORDER BY e.seq LIMIT :scan) e
+"""
+_CHILDREN = "SELECT id FROM jobs WHERE parent_id = CAST(:parent_id AS uuid) AND tenant_id = :tenant_id"
+_TREE = """
+    SELECT o.id FROM jobs r
+    CROSS JOIN LATERAL (SELECT r.id UNION ALL SELECT c.child_id FROM job_children c WHERE c.root_id = r.id) o
+    WHERE r.id = CAST(:root_id AS uuid) AND r.tenant_id = :tenant_id
+"""
+
+
+def _page_of(rows: str, family: str = "") -> TextClause:
+    return text(_PAGE.format(settled=_SETTLED, source=rows.format(past=_PAST, family=family)))
+
+
 HERE = text(_HERE.format(settled=_SETTLED))
-OF_TENANT = text(_PAGE.format(settled=_SETTLED, of_jobs=""))
-OF_JOBS = text(_PAGE.format(settled=_SETTLED, of_jobs="AND e.job_id = ANY (CAST(:job_ids AS uuid[]))"))
+OF_TENANT, OF_JOBS = _page_of(_OF_ALL), _page_of(_OF_JOBS)
+OF_CHILDREN, OF_TREE = _page_of(_OF_FAMILY, _CHILDREN), _page_of(_OF_FAMILY, _TREE)
 
 
 class Cursor(NamedTuple):
@@ -181,11 +204,17 @@ async def read(
         "states": [str(state) for state in filters.states] or None,
     }
     async with reading(db) as tx:
-        if filters.job_ids:
-            rows = (await tx.execute(OF_JOBS, values | {"job_ids": list(filters.job_ids)})).all()
-        else:
-            rows = (await tx.execute(OF_TENANT, values)).all()
+        rows = (await tx.execute(_statement(filters), values | {"job_ids": list(filters.job_ids)})).all()
     return _page(rows, after, scan)
+
+
+def _statement(filters: EventFilters) -> TextClause:
+    """The one that finds the fewest rows. What else the filters say it checks of each."""
+    if filters.job_ids:
+        return OF_JOBS
+    if filters.parent_id is not None:
+        return OF_CHILDREN
+    return OF_TREE if filters.root_id is not None else OF_TENANT
 
 
 def _page(rows: Sequence[Any], after: Cursor, scan: int) -> EventPage:

@@ -10,14 +10,15 @@ from uuid import UUID
 import psycopg
 import pytest
 
-from stoker import event_clock, jobs, sql, tenant_events
+from stoker import apps, children, event_clock, jobs, sql, tenant_events
+from stoker.children import NewChild
 from stoker.errors import InvalidRequest
 from stoker.events import EventKind
 from stoker.jobs import Claim
 from stoker.states import JobState
 from stoker.stored_json import as_possible
 from stoker.tenant_events import START, Cursor, EventFilters, EventPage, TenantEvent
-from tests.support.job_world import World
+from tests.support.job_world import World, endpoint, manifest
 
 pytestmark = pytest.mark.anyio
 
@@ -134,6 +135,53 @@ async def test_filters_choose_and_the_place_goes_on_past_what_they_leave_out(wor
     assert await chosen(EventFilters(root_id=second.job_id)) == [(second.job_id, 1), (second.job_id, 2)]
     assert await chosen(EventFilters(parent_id=second.job_id)) == []
     assert await chosen(EventFilters(job_ids=(second.job_id,))) == [(second.job_id, 1), (second.job_id, 2)]
+
+
+async def test_the_rows_of_a_family_are_the_same_as_what_a_filter_of_all_rows_would_leave(world: World) -> None:
+    light = await apps.publish(world.db, manifest("acme/light", endpoint("/", uses_gpus=False), num_gpus=0))
+    node = await world.node(versions=[light])
+    tops, middles, others = [], [], await world.submit()
+    for top in range(2):
+        await world.submit(version=light)
+        claim = await node.take()
+        tops.append(claim.job_id)
+        for key in "ab":
+            new = NewChild(version=light, endpoint="/", input={}, key=key)
+            middles.append((await children.submit(world.db, claim.lease, new)).job_id)
+        below = await node.take()
+        low = NewChild(version=world.default, endpoint="/", input={"top": top})
+        middles.append((await children.submit(world.db, below.lease, low)).job_id)
+        await node.take()
+    whole = await read_until(world, START, await world.value("SELECT count(*)::int FROM job_events"))
+    rows = [event for event in whole.events if event.job_id != others.job_id]
+    parents = {event.job_id: event.parent_id for event in rows}
+
+    def under(root: UUID, job: UUID | None) -> bool:
+        return job == root or (job is not None and under(root, parents[job]))
+
+    async def all_of(filters: EventFilters, scan: int) -> list[TenantEvent]:
+        seen: list[TenantEvent] = []
+        cursor, has_more = START, True
+        while has_more:
+            page = await tenant_events.read(world.db, world.tenant_id, cursor, filters, scan=scan)
+            seen += page.events
+            cursor, has_more = page.cursor, page.has_more
+        assert cursor == whole.cursor
+        return seen
+
+    for job_id in tops + middles:
+        started = [event for event in rows if event.parent_id == job_id]
+        came_of = [event for event in rows if under(job_id, event.job_id)]
+        for scan in (1, 3, 500):
+            assert await all_of(EventFilters(parent_id=job_id), scan) == started
+            if job_id in tops:
+                assert await all_of(EventFilters(root_id=job_id), scan) == came_of
+        assert await all_of(EventFilters(parent_id=job_id, root_id=tops[0]), 2) == [
+            event for event in started if under(tops[0], event.job_id)
+        ]
+    assert parents.keys() == {*tops, *middles}
+    strangers = await tenant_events.read(world.db, await world.tenant("other"), START, EventFilters(root_id=tops[0]))
+    assert strangers.events == ()
 
 
 async def test_the_place_of_who_follows_one_job_goes_on_with_those_of_others_and_passes_no_row_that_is_held(
