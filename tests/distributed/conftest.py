@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 from collections.abc import AsyncIterator, Callable
 
 import pytest
@@ -13,6 +14,7 @@ from worker_node.distributed import DistributedRunner, RankLog
 TOOLBOX = "tests.distributed.workers:Toolbox"
 # One thread a rank: the machines that run tests have few cores.
 ENV = {"OMP_NUM_THREADS": "1"}
+PATIENCE_S = 30.0
 
 
 @pytest.fixture(scope="module")
@@ -63,9 +65,15 @@ def pids() -> Callable[[DistributedRunner], list[int]]:
 
 
 async def ended(pidfd: int) -> None:
-    """Wait until the process of a descriptor has ended."""
+    """Wait until the process of a descriptor has ended; one that does not is killed, and the test fails."""
     seen = asyncio.Event()
     asyncio.get_running_loop().add_reader(pidfd, seen.set)
-    await seen.wait()
-    asyncio.get_running_loop().remove_reader(pidfd)
-    os.close(pidfd)
+    try:
+        async with asyncio.timeout(PATIENCE_S):
+            await seen.wait()
+    except TimeoutError as error:
+        signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+        raise AssertionError(f"a process is still there after {PATIENCE_S:g} s") from error
+    finally:
+        asyncio.get_running_loop().remove_reader(pidfd)
+        os.close(pidfd)

@@ -164,8 +164,13 @@ async def new_world(database_url: str, *, pool_size: int = 5, frozen: bool = Tru
 async def until_blocked(database_url: str, sessions: int = 1) -> None:
     """Return once so many sessions of this database wait for another one's lock."""
     waits = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
-    connecting = psycopg.AsyncConnection.connect(database_url, autocommit=True)
-    async with asyncio.timeout(20), await connecting as watching:
-        waiting = 0
-        while waiting < sessions:
-            [[waiting]] = await (await watching.execute(waits)).fetchall()
+    waiting = 0
+    try:
+        async with (
+            asyncio.timeout(20),
+            await psycopg.AsyncConnection.connect(database_url, autocommit=True) as watching,
+        ):
+            while waiting < sessions:
+                [[waiting]] = await (await watching.execute(waits)).fetchall()
+    except TimeoutError as error:
+        raise AssertionError(f"{waiting} sessions wait for a lock, not {sessions}") from error
