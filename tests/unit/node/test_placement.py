@@ -15,6 +15,8 @@ from worker_node.slots import Slots
 
 pytestmark = pytest.mark.anyio
 
+PATIENCE_S = 20.0
+
 
 class Ranks:
     """Stands for an app's host: it ends its ranks as it is told to, and keeps where they are placed."""
@@ -27,6 +29,14 @@ class Ranks:
 
     def place(self, _: object, *, stay_warm: bool = False) -> None:
         self.placed.set()
+
+    async def are_asked(self) -> None:
+        """Wait until they are to end, once more."""
+        try:
+            async with asyncio.timeout(PATIENCE_S):
+                await self.asked.acquire()
+        except TimeoutError as error:
+            raise AssertionError("nobody asks them to end") from error
 
     async def vacate(self) -> None:
         self.asked.release()
@@ -48,9 +58,9 @@ async def test_slots_are_given_on_when_the_last_process_has_left_them_and_not_wh
     evict(room)
 
     for _ in range(2):
-        await hosts["a"].asked.acquire()
+        await hosts["a"].are_asked()
         hosts["a"].ends.put_nowait(OSError("still there"))
-    await hosts["a"].asked.acquire()
+    await hosts["a"].are_asked()
     given_back = [without_slots.get_nowait()]
     room.ends("b")
     then = (hosts["b"].placed.is_set(), room.slots_of("a"), room.is_stuck("a"), room.could_take("b"), room.take("b"))
