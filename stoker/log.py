@@ -6,13 +6,16 @@ Lines of libraries (uvicorn, celery, sqlalchemy) take the same form. Nothing her
 
 from __future__ import annotations
 
+import json
 import logging
 import re
 import sys
 from collections.abc import MutableMapping
 from contextlib import AbstractContextManager
+from functools import lru_cache
 from typing import Any, Literal
 
+import orjson
 import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
 
@@ -49,7 +52,7 @@ def configure(log_format: Literal["auto", "json", "text"], *, service: str, leve
         redact,
     ]
     rendering: list[Processor] = (
-        [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
+        [structlog.processors.format_exc_info, structlog.processors.JSONRenderer(_json)]
         if as_json
         # The default one prints every local variable, keys and prompts among them.
         else [
@@ -84,9 +87,23 @@ def redact(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
 
 
 def _redacted(name: str, value: Any) -> Any:
-    if SECRET_NAMES.search(name):
+    if _is_secret(name):
         return "***"
-    return URL_PASSWORD.sub(r"\g<before>***@", value) if isinstance(value, str) else value
+    if isinstance(value, str) and "://" in value:
+        return URL_PASSWORD.sub(r"\g<before>***@", value)
+    return value
+
+
+@lru_cache(maxsize=1000)
+def _is_secret(name: str) -> bool:
+    return SECRET_NAMES.search(name) is not None
+
+
+def _json(event: EventDict, **_: object) -> str:
+    try:
+        return orjson.dumps(event, default=repr).decode()
+    except TypeError:  # what it has no form for: a key that is no text, a number beyond 64 bits, half a surrogate
+        return json.dumps(event, default=repr)
 
 
 def _name_service(service: str) -> Processor:

@@ -165,6 +165,9 @@ class NodeSettings(ShownSettings):
     most_waiting: int = Field(
         default=200, ge=1, description="How many jobs of an app may wait for their children before only children begin."
     )
+    ahead_below_s: float = Field(
+        default=0.05, ge=0, description="After jobs that run for less the next but one is claimed ahead; 0: never."
+    )
     alone_s: float = Field(
         default=5.0, ge=0, description="How long a waiting job whose app's process died under several is served alone."
     )

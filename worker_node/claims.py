@@ -51,6 +51,10 @@ class Claims:
             self._placement.may_wait(self._version.app)
         return await self._claim([seat for seat in seats if not seat.uses_gpus])
 
+    async def claim_ahead(self, seat: Seat) -> Attempt | None:
+        """Claim the job after the one that the seat serves, whose slots it will have."""
+        return await self._ask([seat])
+
     def request(self, seats: Sequence[Seat]) -> ClaimRequest:
         """What to ask for, for these seats: of one kind, or free to take any job."""
         kinds = sorted({seat.uses_gpus for seat in seats})

@@ -59,7 +59,7 @@ async def finish(
 ) -> Finished | None:
     """Record the attempt's end, with the next claim in the same transaction. None: it was not this attempt's to end."""
     if attempt.reason in GIVEN_BACK and not isinstance(outcome, Succeeded):
-        await _release(engines, attempt, usage, GIVEN_BACK[attempt.reason])
+        await give_back(engines, attempt, GIVEN_BACK[attempt.reason], usage)
         return None
     patience = Patience(attempt, unless=attempt.lease_lost)
     is_unrecorded = True
@@ -123,10 +123,10 @@ async def _announce(engines: Engines, attempt: Attempt, stored: Sequence[Output]
         engines.tell(attempt.claim.job_id, seq, attempt.claim.tenant_id)
 
 
-async def _release(engines: Engines, attempt: Attempt, usage: Usage, reason: str) -> None:
-    """Give the job back, unharmed; another node is rung for."""
+async def give_back(engines: Engines, attempt: Attempt, reason: str, usage: Usage | None = None) -> None:
+    """Give the job back, unharmed, with what it took, if it was begun; another node is rung for."""
     try:
-        moved = await jobs.release(engines.db, {attempt.lease: usage}, reason)
+        moved = await jobs.release(engines.db, {attempt.lease: usage or Usage(gpu_seconds=0.0, gpus=0)}, reason)
     except Exception as error:
         if not is_passing(error):
             raise

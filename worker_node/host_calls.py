@@ -24,7 +24,8 @@ class HostCalls:
     """``send`` reaches the process and ``kill`` ends it; what calls make is put into the spool of ``spec``."""
 
     def __init__(self, spec: AppSpec, send: Callable[[Message], None], kill: Callable[[], None]) -> None:
-        self._spool, self._alone_s, self._send, self._kill = spec.spool, spec.alone_s, send, kill
+        self._folder = spec.spool.resolve() / "calls"
+        self._alone_s, self._send, self._kill = spec.alone_s, send, kill
         self._pending: dict[str, PendingCall] = {}
         self._suspicion = Suspicion()
 
@@ -50,7 +51,7 @@ class HostCalls:
 
     def begin(self, call: HostCall, *, uses_gpus: bool) -> PendingCall:
         """Have the process serve a call."""
-        folder = self._spool.resolve() / "calls" / re.sub(r"\W", "-", call.call_id)
+        folder = self._folder / re.sub(r"\W", "-", call.call_id)
         pending = PendingCall(call, uses_gpus, folder, self._send, self._kill)
         self._pending[call.call_id] = pending
         self._suspicion.begins(call.job_id)

@@ -16,6 +16,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
+from typing import cast
 
 from stoker import log
 from worker_node.apphost.protocol import Message, ProtocolViolationError, Unpacker, pack
@@ -87,9 +88,8 @@ class HostProcess(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Send what was to be sent before."""
-        if isinstance(transport, asyncio.WriteTransport):
-            self._transport = transport
-            transport.writelines(self._to_send)
+        self._transport = cast("asyncio.WriteTransport", transport)  # uvloop's is none by its class
+        self._transport.writelines(self._to_send)
 
     def data_received(self, data: bytes) -> None:
         """Read messages; a child that sends anything else is ended."""

@@ -205,6 +205,7 @@ class Node:
             placement,
             gpus,
             lease_s=self._settings.lease_s,
+            ahead_below_s=self._settings.ahead_below_s,
             on_change=self._doors.changed,
             on_rest=self._rest,
         )

@@ -82,6 +82,9 @@ class Reporter:
         self._log_bytes = 0
         self._has_live, self._has_lines, self._closing = asyncio.Event(), asyncio.Event(), asyncio.Event()
         self._has_spilled = asyncio.Event()
+        self._live: asyncio.Task[None] | None = None
+        self._storing: asyncio.Task[None] | None = None
+        self._spilling: asyncio.Task[None] | None = None
 
     def report(self, event: HostEvent) -> None:
         """Take an event of the app. Never waits."""
@@ -91,33 +94,34 @@ class Reporter:
             return
         self._waiting.add(event)
         self._has_live.set()
+        self._live = self._live or asyncio.create_task(self._send_live())  # most short jobs say nothing
         if event.kind is EventKind.PROGRESS:
             self._attempt.newest_progress = event.data
 
     async def __aenter__(self) -> Self:
         if self._attempt.claim.attempt > 1:
             self._log_bytes = await self._bytes_of_earlier()
-        self._tasks = (asyncio.create_task(self._send_live()), asyncio.create_task(self._store_lines()))
-        self._spilling = asyncio.create_task(self._write_spilled())
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        live, lines = self._tasks
         self._closing.set()
         self._has_live.set()
         self._has_lines.set()
         self._has_spilled.set()
-        await asyncio.wait([live], timeout=FLUSH_S)
-        lost = asyncio.create_task(self._attempt.lease_lost.wait())
-        await asyncio.wait([lines, lost], return_when=asyncio.FIRST_COMPLETED)
-        for task in (live, lines, lost):
-            task.cancel()
-        await asyncio.gather(live, lines, lost, self._spilling, return_exceptions=True)
+        if self._live is not None:
+            await asyncio.wait([self._live], timeout=FLUSH_S)
+            self._live.cancel()
+        if self._storing is not None:
+            lost = asyncio.create_task(self._attempt.lease_lost.wait())
+            await asyncio.wait([self._storing, lost], return_when=asyncio.FIRST_COMPLETED)
+            self._storing.cancel()
+            lost.cancel()
+        begun = [task for task in (self._live, self._storing, self._spilling) if task is not None]
+        for ended in await asyncio.gather(*begun, return_exceptions=True):
+            if isinstance(ended, Exception):
+                logger.error("reporting_failed", exc_info=ended, **self._attempt.names)
         for kind, count in self._waiting.replaced.items():
             self._metrics.dropped.labels(kind.value).inc(count)
-        for task in (*self._tasks, self._spilling):
-            if not task.cancelled() and (error := task.exception()) is not None:
-                logger.error("reporting_failed", exc_info=error, **self._attempt.names)
 
     async def _send_live(self) -> None:
         while True:
@@ -142,6 +146,7 @@ class Reporter:
         (self._metrics.published if is_sent else self._metrics.dropped).labels(event.kind.value).inc()
 
     def _add_line(self, event: HostEvent) -> None:
+        self._storing = self._storing or asyncio.create_task(self._store_lines())
         line: dict[str, Any] = {"rank": event.rank, "attempt": self._attempt.claim.attempt, **event.data}
         if not self._spill.is_used:
             self._log_bytes += len(repr(line).encode(errors="replace"))
@@ -154,6 +159,7 @@ class Reporter:
             self._has_lines.set()
         self._spill.add(line)
         self._has_spilled.set()
+        self._spilling = self._spilling or asyncio.create_task(self._write_spilled())
 
     async def _bytes_of_earlier(self) -> int:
         try:

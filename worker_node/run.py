@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from stoker import job_logs, log
 from stoker.errors import JobCancelled, StokerError
@@ -97,20 +98,22 @@ async def _serve(host: AppHost, attempt: Attempt, call: HostCall, placement: Pla
     """The result, and how long its slots were waited for."""
     serving = asyncio.create_task(_call(host, attempt, call, placement))
     stopped = asyncio.create_task(attempt.stopped.wait())
-    hurried = asyncio.create_task(attempt.hurried.wait())
+    hurried: asyncio.Task[Literal[True]] | None = None
     try:
         await asyncio.wait({serving, stopped}, return_when=asyncio.FIRST_COMPLETED)
         if not serving.done():
             logger.info("job_stopping", reason=str(attempt.reason), **attempt.names)
             if not await host.cancel(call.call_id):
                 return await _give_up(serving)
+            hurried = asyncio.create_task(attempt.hurried.wait())
             await asyncio.wait({serving, hurried}, return_when=asyncio.FIRST_COMPLETED)
             if not serving.done():
                 await host.cancel(call.call_id, within_s=attempt.kill_after_s)
         return await serving
     finally:
         stopped.cancel()
-        hurried.cancel()
+        if hurried is not None:
+            hurried.cancel()
 
 
 async def _call(host: AppHost, attempt: Attempt, call: HostCall, placement: Placement) -> tuple[HostResult, float]:

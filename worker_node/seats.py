@@ -72,6 +72,14 @@ class Seats:
         """Whether the seat's next job may be claimed now."""
         return self.is_ready(seat) and (not seat.uses_gpus or self._placement.could_take(self._app))
 
+    def can_take_ahead(self, seat: Seat) -> bool:
+        """Whether the job after the one that the seat serves may be claimed now."""
+        if self.is_draining or self._host.serves_one_at_a_time or self._rests_for_s(seat.uses_gpus) is not None:
+            return False
+        if self._quarantines[seat.uses_gpus].is_on_trial or (seat.uses_gpus and self._gpus.is_on_trial):
+            return False
+        return not seat.uses_gpus or self._placement.could_take(self._app)
+
     @property
     def lack_slots(self) -> bool:
         """Whether other apps' ranks are all that keeps a job of this one from being claimed."""

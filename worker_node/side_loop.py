@@ -8,6 +8,8 @@ from collections.abc import Coroutine
 from concurrent.futures import Future
 from typing import Any, TypeVar
 
+import uvloop
+
 from worker_node.node import Node
 
 T = TypeVar("T")
@@ -17,7 +19,7 @@ class SideLoop:
     """A running loop. ``close`` it when nothing uses it any more."""
 
     def __init__(self) -> None:
-        self.loop = asyncio.new_event_loop()
+        self.loop = uvloop.new_event_loop()
         self._thread = threading.Thread(target=self.loop.run_forever, name="node", daemon=True)
         self._thread.start()
 

@@ -16,7 +16,7 @@ from pydantic import BaseModel, Field, field_serializer
 from stoker import File, Image
 from stoker.errors import AppError, InvalidInput, JobCancelled, WorkerCrashed
 from worker_node.apphost import failures, pictures, protocol
-from worker_node.apphost.results import event_json, render
+from worker_node.apphost.results import event_json, is_light, render
 from worker_node.distributed import CallCancelled, RankDied, RankFailed
 
 
@@ -214,3 +214,20 @@ def test_errors_of_ranks_cross_the_socket_as_what_they_mean() -> None:
     assert (crossed[0].type_name, crossed[0].traceback) == ("KeyError", "Traceback ...")
     assert crossed[1].hint == RankDied.hint
     assert refused.errors == [{"loc": ["a"], "msg": "b", "type": "c"}]
+
+
+@pytest.mark.parametrize(
+    ("returned", "light"),
+    [
+        (None, True),
+        ({"at": 1.5, "texts": ["a", "b"], "inner": {"is": True}}, True),
+        (Inner(when=dt.date(2026, 1, 1), colour=Colour.RED, share=0.5), False),
+        ({"numbers": list(range(1000))}, False),
+        ({"text": "a" * 20_000}, False),
+        ({"picture": Pil.new("RGB", (2, 2))}, False),
+        ({"path": Path("a.png")}, False),
+        ([File.from_bytes(b"a", content_type="text/plain")], False),
+    ],
+)
+def test_only_what_takes_no_time_is_rendered_on_the_loop(returned: Any, light: bool) -> None:
+    assert is_light(returned) is light

@@ -155,7 +155,8 @@ def _say_if_failed(starting: asyncio.Task[None]) -> None:
 
 def _peak_resident_bytes(pid: int) -> int:
     try:
-        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+        said = Path(f"/proc/{pid}/status").read_bytes()
     except OSError:  # it has ended
         return 0
-    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:")), 0)
+    _, _, after = said.partition(b"VmHWM:")
+    return int(after.split(maxsplit=1)[0]) * 1024 if after else 0

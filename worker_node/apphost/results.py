@@ -1,7 +1,7 @@
 """Results: what an endpoint returned, as JSON text and a list of files in the spool.
 
 A File in a result may be anywhere; what marks its place is a JSON pointer. Values that JSON has no form for are an
-``AppError`` that names the place. Runs in a thread: encoding pictures takes time.
+``AppError`` that names the place. What is not light belongs in a thread: encoding pictures takes time.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ _UNKNOWN, _LONGEST_TYPE = "application/octet-stream", 255
 _CONTENT_TYPE = re.compile(r"[\w.+-]+/[\w.+-]+(;[ -~]*)?", re.ASCII)
 _FORMATS = {"image/png": "PNG", "image/jpeg": "JPEG", "image/webp": "WEBP", "image/gif": "GIF", "image/bmp": "BMP"}
 _KEPT, _KEPT_SIGNS = ("step", "total", "rank", "level"), 8000
+_LIGHT_PARTS, _LIGHT_SIGNS = 200, 10_000
 TOO_DEEP = f"it is nested deeper than {MAX_DEPTH} levels, or contains itself"
 
 
@@ -71,6 +72,23 @@ def _rendered(returned: Any, response: type[BaseModel] | None, folder: Path) -> 
         hint = "Put large data into a File: File.from_bytes(data, content_type=...)."
         raise AppError(f"the result has {len(text)} characters of JSON, {MAX_RESULT_BYTES} are allowed", hint=hint)
     return Rendered(text, writer.files)
+
+
+def is_light(returned: Any) -> bool:
+    """Whether rendering it takes no longer than handing it to a thread would: a few numbers and short texts."""
+    parts = [returned]
+    for seen, part in enumerate(parts):  # grows as it goes
+        if seen >= _LIGHT_PARTS or (isinstance(part, str) and len(part) > _LIGHT_SIGNS):
+            return False
+        if isinstance(part, BaseModel) and not isinstance(part, File):
+            parts += [value for _, value in part]
+        elif isinstance(part, dict):
+            parts += part.values()
+        elif isinstance(part, list | tuple):
+            parts += part
+        elif not (part is None or isinstance(part, str | int | float)):
+            return False
+    return True
 
 
 def event_json(data: Any) -> str:

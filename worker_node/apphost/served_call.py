@@ -23,7 +23,7 @@ from worker_node.apphost import failures, pictures, protocol
 from worker_node.apphost.calls import Children, files_of
 from worker_node.apphost.link import Link
 from worker_node.apphost.ranks import AppRanks
-from worker_node.apphost.results import Rendered, event_json, render
+from worker_node.apphost.results import Rendered, event_json, is_light, render
 from worker_node.distributed import RankEvent, RankLog, RunnerError
 
 MAX_HEARD = 2_000_000
@@ -117,7 +117,10 @@ class ServedCall:
         try:
             returned, response = await self._call_endpoint()
             folder = self._folder / "outputs"
-            rendered = await asyncio.to_thread(render, returned, response, folder)
+            if is_light(returned):
+                rendered = render(returned, response, folder)
+            else:
+                rendered = await asyncio.to_thread(render, returned, response, folder)
             self._link.send(self._done(rendered, time.monotonic() - began))
         # Whatever user code raises ends its own call and no other; sys.exit() in an endpoint is one such thing.
         except BaseException as error:  # noqa: BLE001

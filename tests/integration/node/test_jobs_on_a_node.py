@@ -31,7 +31,7 @@ APPS = [
 
 @pytest.fixture(scope="module")
 def node(engines: Engines, database_url: str, node_dir: Path) -> Iterator[NodeProcess]:
-    with running_node(engines, database_url, node_dir, APPS, **QUICK) as running:
+    with running_node(engines, database_url, node_dir, APPS, **QUICK, STOKER_AHEAD_BELOW_S="0") as running:
         yield running
 
 

@@ -1,0 +1,103 @@
+"""The job that a seat has claimed ahead: taken in its turn, or given back."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import UTC, datetime
+from uuid import uuid4
+
+import pytest
+
+from stoker.jobs import Claim
+from worker_node.ahead import Ahead
+from worker_node.attempt import Attempt
+
+pytestmark = pytest.mark.anyio
+
+
+class Given:
+    """What was given back."""
+
+    def __init__(self) -> None:
+        self.attempts: list[Attempt] = []
+        self.came = asyncio.Event()
+
+    async def back(self, attempt: Attempt) -> None:
+        self.attempts.append(attempt)
+        self.came.set()
+
+
+def claimed() -> Attempt:
+    now = datetime.now(UTC)
+    claim = Claim(
+        job_id=uuid4(),
+        attempt=1,
+        tenant_id=uuid4(),
+        app="a/b",
+        version_id=uuid4(),
+        endpoint="/",
+        kind="inference",
+        uses_gpus=False,
+        input={},
+        seq=1,
+        run_timeout_s=1.0,
+        stall_timeout_s=None,
+        max_attempts=1,
+        created_at=now,
+        available_at=now,
+    )
+    return Attempt(claim, safe_until=asyncio.get_running_loop().time() + 60)
+
+
+async def of(attempt: Attempt | None, after: asyncio.Event | None = None) -> Attempt | None:
+    if after is not None:
+        await after.wait()
+    return attempt
+
+
+async def test_what_was_claimed_is_taken_in_its_turn() -> None:
+    given, attempt = Given(), claimed()
+    ahead = Ahead(given.back, 1.0)
+    ahead.begin(of(attempt))
+
+    assert await ahead.taken() is attempt
+    assert await ahead.taken() is None
+    await ahead.settle()
+    assert given.attempts == []
+
+
+async def test_what_waits_for_too_long_is_given_back() -> None:
+    given, attempt = Given(), claimed()
+    ahead = Ahead(given.back, 0.01)
+    ahead.begin(of(attempt))
+
+    await asyncio.wait_for(given.came.wait(), 10)
+    assert given.attempts == [attempt]
+    assert await ahead.taken() is None
+
+
+async def test_a_claim_that_was_dropped_on_its_way_is_given_back_when_it_is_made() -> None:
+    given, attempt, made = Given(), claimed(), asyncio.Event()
+    ahead = Ahead(given.back, 1.0)
+    ahead.begin(of(attempt, made))
+    ahead.drop()
+
+    assert await ahead.taken() is None
+    assert given.attempts == []
+    made.set()
+    await ahead.settle()
+    assert given.attempts == [attempt]
+
+
+async def test_only_short_runs_are_followed_by_a_claim_ahead_and_none_after_one_in_vain() -> None:
+    ahead = Ahead(Given().back, 0.05)
+    assert (ahead.pays(0.049), ahead.pays(0.051)) == (True, False)
+
+    ahead.begin(of(None))
+    await ahead.taken()
+
+    assert not ahead.pays(0.001)
+
+
+async def test_it_can_be_left_out() -> None:
+    assert not Ahead(Given().back, 0.0).pays(0.0)
