@@ -26,8 +26,10 @@ FAL = ("/queue/", "/run/", "/rest/", "/cdn/", "/api/fal/")
 """Where fal's clients call. They take an error without the id of a request for a broken proxy's, and try again."""
 GONE = 499
 """How the log and the metrics name a request whose client left before the answer."""
-OUTPUT_TOKEN = re.compile(r"(?<=/outputs/)[^/]+")
-"""Who knows it may read the output: no line of a log may hold it."""
+SECRET_PART = re.compile(
+    r"(?<=/outputs/)[^/]+|(?<=/cdn/files/file_)[^/]+|(?<=/uploads/)[0-9a-f-]{36}|(?<=/multipart/)[0-9a-f-]{36}"
+)
+"""Who knows it may read the output or the file, or send the upload's bytes: no line of a log may hold it."""
 QUIET = frozenset({"/healthz", "/readyz", "/metrics"})
 
 logger = log.get(__name__)
@@ -105,4 +107,4 @@ def _names(scope: Scope) -> dict[str, str]:
 
 def _path(scope: Scope) -> str:
     """The path as the log may show it."""
-    return OUTPUT_TOKEN.sub("***", scope["path"])
+    return SECRET_PART.sub("***", scope["path"])

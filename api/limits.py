@@ -21,13 +21,18 @@ DISCARD_S = 10.0
 
 
 class BodyLimit:
-    """Answers 413 to a body over ``max_bytes``. Paths in ``streamed`` keep a limit of their own while they store."""
+    """Answers 413 to a body over ``max_bytes``. Paths in ``streamed`` keep limits of their own while they store.
+
+    One that ends in a slash stands for all below it.
+    """
 
     def __init__(self, app: ASGIApp, *, max_bytes: int, streamed: Collection[str]) -> None:
         self._app, self._max_bytes, self._streamed = app, max_bytes, frozenset(streamed)
+        self._streamed_below = tuple(path for path in streamed if path.endswith("/"))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or scope["path"] in self._streamed:
+        path = scope.get("path", "")
+        if scope["type"] != "http" or path in self._streamed or path.startswith(self._streamed_below):
             await self._app(scope, receive, send)
             return
         said = dict(scope["headers"]).get(b"content-length", b"0")

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import AsyncIterator, Callable, Collection, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, TypeVar
+from typing import IO, TYPE_CHECKING, Literal, TypeVar
 from urllib.parse import quote
 
 import boto3
@@ -91,7 +91,7 @@ class Storage:
             PayloadTooLarge: more than ``max_bytes``; nothing is kept.
         """
         digest, size, buffer = hashlib.sha256(), 0, bytearray()
-        parts: list[CompletedPartTypeDef] = []
+        parts: dict[int, str] = {}
         upload_id: str | None = None
         try:
             async for chunk in chunks:
@@ -100,18 +100,18 @@ class Storage:
                 digest.update(chunk)
                 buffer += chunk
                 if len(buffer) >= PART_BYTES:
-                    upload_id = upload_id or await self._begin(key, content_type)
-                    parts.append(await self._put_part(key, upload_id, len(parts) + 1, bytes(buffer)))
+                    upload_id = upload_id or await self.begin_multipart(key, content_type)
+                    parts[len(parts) + 1] = await self.put_part(key, upload_id, len(parts) + 1, bytes(buffer))
                     buffer.clear()
             if upload_id is None:
                 await self._put(key, bytes(buffer), content_type)
             else:
                 if buffer:
-                    parts.append(await self._put_part(key, upload_id, len(parts) + 1, bytes(buffer)))
-                await self._complete(key, upload_id, parts)
+                    parts[len(parts) + 1] = await self.put_part(key, upload_id, len(parts) + 1, bytes(buffer))
+                await self.complete_multipart(key, upload_id, parts)
         except BaseException:
             if upload_id is not None:
-                await self._abort(key, upload_id)
+                await self.abort_multipart(key, upload_id)
             raise
         return Stored(key, size, digest.hexdigest())
 
@@ -144,6 +144,41 @@ class Storage:
                 raise
 
         return await _in_thread(head)
+
+    async def begin_multipart(self, key: str, content_type: str) -> str:
+        """Begin an object that comes in parts, each sent by itself; the upload's id."""
+        begin = self._s3.create_multipart_upload
+        return (await _in_thread(lambda: begin(Bucket=self.bucket, Key=key, ContentType=content_type)))["UploadId"]
+
+    async def put_part(self, key: str, upload_id: str, number: int, body: bytes | IO[bytes]) -> str:
+        """Store part ``number``, from 1 on; its tag. All but the last need 5 MiB."""
+        put = self._s3.upload_part
+        done = await _in_thread(
+            lambda: put(Bucket=self.bucket, Key=key, UploadId=upload_id, PartNumber=number, Body=body)
+        )
+        return done["ETag"]
+
+    async def complete_multipart(self, key: str, upload_id: str, tags: Mapping[int, str]) -> None:
+        """Make the object of its parts, by their numbers."""
+        complete = self._s3.complete_multipart_upload
+        parts: list[CompletedPartTypeDef] = [
+            {"PartNumber": number, "ETag": tag} for number, tag in sorted(tags.items())
+        ]
+        await _in_thread(
+            lambda: complete(Bucket=self.bucket, Key=key, UploadId=upload_id, MultipartUpload={"Parts": parts})
+        )
+
+    async def abort_multipart(self, key: str, upload_id: str) -> None:
+        """Throw the parts away. There is no error if it was completed or aborted before."""
+
+        def abort() -> None:
+            try:
+                self._s3.abort_multipart_upload(Bucket=self.bucket, Key=key, UploadId=upload_id)
+            except ClientError as error:
+                if not _is_missing(error):
+                    raise
+
+        await _in_thread(abort)
 
     def presign_get(
         self,
@@ -205,30 +240,9 @@ class Storage:
         """Ask for the bucket."""
         await _in_thread(lambda: self._s3.head_bucket(Bucket=self.bucket))
 
-    async def _begin(self, key: str, content_type: str) -> str:
-        begin = self._s3.create_multipart_upload
-        return (await _in_thread(lambda: begin(Bucket=self.bucket, Key=key, ContentType=content_type)))["UploadId"]
-
-    async def _put_part(self, key: str, upload_id: str, number: int, body: bytes) -> CompletedPartTypeDef:
-        put = self._s3.upload_part
-        done = await _in_thread(
-            lambda: put(Bucket=self.bucket, Key=key, UploadId=upload_id, PartNumber=number, Body=body)
-        )
-        return {"PartNumber": number, "ETag": done["ETag"]}
-
     async def _put(self, key: str, body: bytes, content_type: str) -> None:
         put = self._s3.put_object
         await _in_thread(lambda: put(Bucket=self.bucket, Key=key, Body=body, ContentType=content_type))
-
-    async def _complete(self, key: str, upload_id: str, parts: list[CompletedPartTypeDef]) -> None:
-        complete = self._s3.complete_multipart_upload
-        await _in_thread(
-            lambda: complete(Bucket=self.bucket, Key=key, UploadId=upload_id, MultipartUpload={"Parts": parts})
-        )
-
-    async def _abort(self, key: str, upload_id: str) -> None:
-        abort = self._s3.abort_multipart_upload
-        await _in_thread(lambda: abort(Bucket=self.bucket, Key=key, UploadId=upload_id))
 
 
 def disposition(file_name: str, content_type: str) -> str:

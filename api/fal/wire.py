@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from fastapi import APIRouter
 
-from api.fal import queue, run
+from api.fal import cdn, queue, rest, run
 
 router = APIRouter()
-for part in (queue, run):
+for part in (queue, run, rest, cdn):
     router.include_router(part.router)

@@ -6,21 +6,20 @@ import re
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any
 
-from anyio import CancelScope
 from fastapi import APIRouter, Header, Path, Query, Request
 
+from api import storing
 from api.auth import Reader, Submitter
 from api.bodies import MEDIA_TYPE, JsonRoute, NewUploadBody
 from api.connections import BaseUrl, Here
-from stoker import log, stored_files
-from stoker.errors import InvalidRequest, PayloadTooLarge, StorageUnavailable
+from stoker import stored_files
+from stoker.errors import InvalidRequest, PayloadTooLarge
 from stoker.stored_files import StoredFile
 
 UPLOAD_PATH = "/v1/files"
 LINK_S = 3600
 DEFAULT_TYPE = "application/octet-stream"
 
-logger = log.get(__name__)
 router = APIRouter(prefix=UPLOAD_PATH, tags=["files"], route_class=JsonRoute)
 
 FileName = Annotated[str, Query(min_length=1, max_length=200, pattern=r"^[^\x00/\\]+$")]
@@ -44,28 +43,7 @@ async def upload(
             hint="Send the bytes as the body, with the file's own Content-Type; with curl use --data-binary @file.",
         )
     file_id = stored_files.new_file_id()
-    stored = await here.storage.put_stream(
-        _key(caller.tenant_id.hex, file_id, file_name), request.stream(), kind, here.settings.max_upload_bytes
-    )
-    try:
-        row = await stored_files.insert(
-            here.db,
-            file_id=file_id,
-            tenant_id=caller.tenant_id,
-            key=stored.key,
-            content_type=kind,
-            file_name=file_name,
-            size_bytes=stored.size_bytes,
-            sha256=stored.sha256,
-        )
-    except BaseException:
-        # No row names the object, so nothing else would ever delete it; shielded, for the caller may have hung up.
-        with CancelScope(shield=True):
-            try:
-                await here.storage.delete([stored.key])
-            except StorageUnavailable as error:
-                logger.warning("upload_not_deleted", key=stored.key, error=str(error))
-        raise
+    row = await storing.store(here, caller.tenant_id, file_id, file_name, kind, request.stream())
     return _file_json(row, base_url)
 
 
@@ -75,7 +53,7 @@ async def begin_upload(body: NewUploadBody, caller: Submitter, here: Here, base_
     if body.size_bytes > here.settings.max_upload_bytes:
         raise PayloadTooLarge(f"a file may have {here.settings.max_upload_bytes} bytes")
     file_id = stored_files.new_file_id()
-    key = _key(caller.tenant_id.hex, file_id, body.file_name)
+    key = stored_files.object_key(caller.tenant_id, file_id, body.file_name)
     url = here.storage.presign_put(key, content_type=body.content_type, size_bytes=body.size_bytes, expires_s=LINK_S)
     row = await stored_files.insert(
         here.db,
@@ -101,11 +79,6 @@ async def get(file_id: FileId, caller: Reader, here: Here, base_url: BaseUrl) ->
     row = await stored_files.get(here.db, file_id, caller.tenant_id)
     link = here.storage.presign_get(row.key, file_name=row.file_name, content_type=row.content_type, expires_s=LINK_S)
     return {**_file_json(row, base_url), "download_url": link}
-
-
-def _key(tenant: str, file_id: str, file_name: str) -> str:
-    """The object's key. Of a user's name only letters that no store and no shell reads twice are kept."""
-    return f"{tenant}/files/{file_id}/{re.sub(r'[^A-Za-z0-9._-]', '_', file_name)[-100:].lstrip('.') or 'file'}"
 
 
 def _file_json(row: StoredFile, base_url: str) -> dict[str, Any]:

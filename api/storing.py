@@ -1,0 +1,54 @@
+"""Storing: the bytes of a file that a caller sends become an object and its row. What both faces of the API do."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from uuid import UUID
+
+from anyio import CancelScope
+
+from api.connections import Connections
+from stoker import log, stored_files
+from stoker.errors import StorageUnavailable
+from stoker.storage import Stored
+from stoker.stored_files import StoredFile
+
+logger = log.get(__name__)
+
+
+async def store(
+    here: Connections, tenant_id: UUID, file_id: str, file_name: str, content_type: str, chunks: AsyncIterator[bytes]
+) -> StoredFile:
+    """Store what ``chunks`` yields.
+
+    Raises:
+        PayloadTooLarge, StorageUnavailable: nothing is kept.
+    """
+    key = stored_files.object_key(tenant_id, file_id, file_name)
+    stored = await here.storage.put_stream(key, chunks, content_type, here.settings.max_upload_bytes)
+    return await record(here, tenant_id, file_id, file_name, content_type, stored)
+
+
+async def record(
+    here: Connections, tenant_id: UUID, file_id: str, file_name: str, content_type: str, stored: Stored
+) -> StoredFile:
+    """Make the row of an object that is stored."""
+    try:
+        return await stored_files.insert(
+            here.db,
+            file_id=file_id,
+            tenant_id=tenant_id,
+            key=stored.key,
+            content_type=content_type,
+            file_name=file_name,
+            size_bytes=stored.size_bytes,
+            sha256=stored.sha256,
+        )
+    except BaseException:
+        # No row names the object, so nothing else would ever delete it; shielded, for the caller may have hung up.
+        with CancelScope(shield=True):
+            try:
+                await here.storage.delete([stored.key])
+            except StorageUnavailable as error:
+                logger.warning("upload_not_deleted", key=stored.key, error=str(error))
+        raise

@@ -1,0 +1,1 @@
+"""What code that was written for others needs to run here."""

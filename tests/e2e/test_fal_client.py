@@ -1,0 +1,202 @@
+"""fal's Python client as it is published, against a real stack with real jobs: only its hosts are others."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import fal_client
+import fal_client.client
+import httpx
+import pytest
+from fal_client import Completed, FalClientHTTPError, FalClientTimeoutError, InProgress, Queued
+
+from stoker.compat import fal
+from stoker.local import place
+from stoker.local.engines import Engines
+from stoker.local.stack import Options, Stack, started
+from tests.conftest import scratch_folder
+from tests.support.databases import fresh_database
+
+APP = "tests/served"
+CONSTANTS = ("RUN_URL_FORMAT", "QUEUE_URL_FORMAT", "REALTIME_URL_FORMAT", "REST_URL", "CDN_URL")
+LARGE = b"\x00\x01\x02\x03 101 MiB" * (101 * 1024 * 1024 // 12 + 1)
+"""Just over what the client sends as a whole."""
+
+
+@pytest.fixture(scope="module")
+def stack(engines: Engines, own_environ: dict[str, str]) -> Iterator[Stack]:
+    """A stack on the session's engines, with a database of its own."""
+    data_dir = scratch_folder("fal")
+    with fresh_database(engines, migrated=False) as database_url:
+        environ = {**own_environ, **engines.environment(), "DATABASE_URL": database_url, "OMP_NUM_THREADS": "1"}
+        apps = ("tests.apps.served:Served",)
+        with started(Options(data_dir, apps=apps, world_size=1, durable=False, environ=environ)) as running:
+            yield running.stack
+    place.discard(data_dir)
+
+
+@pytest.fixture(scope="module")
+def client(stack: Stack) -> Iterator[fal_client.SyncClient]:
+    before = {name: getattr(fal_client.client, name) for name in CONSTANTS}
+    fal.patch(stack.api_url)
+    yield fal_client.SyncClient(key=stack.api_key)
+    for name, value in before.items():
+        setattr(fal_client.client, name, value)
+
+
+def test_a_request_is_submitted_followed_and_its_result_read(client: fal_client.SyncClient, tmp_path: Path) -> None:
+    end = tmp_path / "end"
+    handle = client.submit(f"{APP}/wait", {"wait_for": str(end)})
+
+    seen = []
+    for event in handle.iter_events(with_logs=True, interval=0.02):
+        seen.append(event)
+        if isinstance(event, InProgress) and event.logs:
+            end.touch()
+
+    assert {type(event) for event in seen} <= {Queued, InProgress, Completed}
+    last = seen[-1]
+    assert isinstance(last, Completed)
+    assert [line["message"] for line in last.logs or []] == ["waiting"]
+    assert (last.error, last.metrics["inference_time"] > 0) == (None, True)
+    assert handle.get()["text"] == "waited"
+    assert client.result(APP, handle.request_id) == handle.get()
+    assert isinstance(client.status(APP, handle.request_id), Completed)
+
+
+def test_a_result_links_to_the_files_of_the_job_and_they_are_good_inputs(client: fal_client.SyncClient) -> None:
+    updates, ids = [], []
+    result = client.subscribe(
+        APP, {"text": "hello"}, with_logs=True, on_queue_update=updates.append, on_enqueue=ids.append, interval=0.02
+    )
+
+    link = result["file"]["url"]
+    assert httpx.get(link, follow_redirects=True).text == "hello"
+    assert client.subscribe(f"{APP}/digest", {"file": {"url": link}})["size_bytes"] == 5
+    assert isinstance(updates[-1], Completed)
+    assert len(ids) == 1
+
+
+def test_an_input_that_breaks_the_schema_is_422_with_its_places(client: fal_client.SyncClient) -> None:
+    with pytest.raises(FalClientHTTPError) as refused:
+        client.subscribe(APP, {"text": "", "size": 1})
+
+    assert refused.value.status_code == 422
+    places = {tuple(entry["loc"]) for entry in refused.value.response.json()["detail"]}
+    assert places == {("body", "text"), ("body", "size")}
+
+
+def test_a_failed_request_raises_with_the_apps_message(client: fal_client.SyncClient) -> None:
+    handle = client.submit(f"{APP}/fail", {"text": "cubist"}, headers={"x-fal-no-retry": "1"})
+
+    with pytest.raises(FalClientHTTPError, match="no such style: cubist") as failed:
+        handle.get(interval=0.02)
+
+    assert (failed.value.status_code, failed.value.error_type) == (500, "runner_server_error")
+    status = handle.status()
+    assert isinstance(status, Completed)
+    assert status.error_type == "runner_server_error"
+
+
+def test_cancelling_twice_is_refused_the_second_time(client: fal_client.SyncClient, tmp_path: Path) -> None:
+    handle = client.submit(f"{APP}/wait", {"wait_for": str(tmp_path / "never")})
+    handle.cancel()
+
+    with pytest.raises(FalClientHTTPError) as cancelled:
+        handle.get(interval=0.02)
+    with pytest.raises(FalClientHTTPError) as refused:
+        client.cancel(APP, handle.request_id)
+
+    assert (cancelled.value.status_code, cancelled.value.error_type) == (499, "client_cancelled")
+    assert (refused.value.status_code, refused.value.response.json()) == (400, {"status": "ALREADY_COMPLETED"})
+
+
+def test_a_client_that_has_no_more_time_cancels_its_request(client: fal_client.SyncClient, tmp_path: Path) -> None:
+    with pytest.raises(FalClientTimeoutError) as ended:
+        client.subscribe(f"{APP}/wait", {"wait_for": str(tmp_path / "never")}, client_timeout=1.1, interval=0.05)
+
+    request_id = ended.value.request_id
+    assert request_id is not None
+    handle = client.get_handle(APP, request_id)
+    *_, last = handle.iter_events(interval=0.02)
+    assert isinstance(last, Completed)
+    assert last.error_type == "client_cancelled"
+
+
+def test_a_run_and_a_stream_answer_at_once(client: fal_client.SyncClient) -> None:
+    result = client.run(APP, {"text": "hello"})
+    events = list(client.stream(APP, {"text": "hello"}))
+
+    assert result["text"] == "hello"
+    assert [event.get("step") for event in events[:-1]] == [1, 2][-len(events[:-1]) :]
+    assert events[-1]["text"] == "hello"
+
+
+def test_a_stream_that_is_left_cancels_its_job(client: fal_client.SyncClient, stack: Stack, tmp_path: Path) -> None:
+    events = client.stream(f"{APP}/wait", {"wait_for": str(tmp_path / "never")})
+    first = next(iter(events))
+    events.close()
+
+    assert first["step"] == 1
+    with httpx.Client(base_url=stack.api_url, headers={"authorization": f"Key {stack.api_key}"}) as http:
+        [job] = http.get("/v1/jobs", params={"limit": 1}).json()["jobs"]
+        with http.stream("GET", f"/v1/jobs/{job['id']}/events") as answer:
+            last = [line for line in answer.iter_lines() if line.startswith("data")][-1]
+    assert '"state":"cancelled"' in last
+
+
+@pytest.mark.parametrize(("repository", "name"), [("fal_v3", "said.txt"), ("fal", "grüße.txt")])
+def test_five_bytes_are_uploaded_and_are_a_good_input(
+    client: fal_client.SyncClient, repository: str, name: str
+) -> None:
+    url = client.upload(b"hello", "text/plain", file_name=name, repository=repository, fallback_repository=[])
+
+    assert httpx.get(url, follow_redirects=True).content == b"hello"
+    digest = client.subscribe(f"{APP}/digest", {"file": url}, interval=0.02)
+    assert digest == {"sha256": hashlib.sha256(b"hello").hexdigest(), "size_bytes": 5}
+
+
+def test_101_mib_are_uploaded_in_parts(client: fal_client.SyncClient, tmp_path: Path) -> None:
+    large = tmp_path / "large.bin"
+    large.write_bytes(LARGE)
+
+    url = client.upload_file(large)
+
+    stored = hashlib.sha256()
+    with httpx.stream("GET", url, follow_redirects=True) as answer:
+        for chunk in answer.iter_raw(1_000_000):
+            stored.update(chunk)
+    assert stored.digest() == hashlib.sha256(LARGE).digest()
+
+
+def test_the_async_client_does_the_same(client: fal_client.SyncClient, stack: Stack, tmp_path: Path) -> None:
+    end = tmp_path / "end"
+
+    async def use() -> None:
+        aio = fal_client.AsyncClient(key=stack.api_key)
+        updates: list[object] = []
+
+        def update(status: object) -> None:
+            updates.append(status)
+            if isinstance(status, InProgress):
+                end.touch()
+
+        waited = await aio.subscribe(f"{APP}/wait", {"wait_for": str(end)}, on_queue_update=update, interval=0.02)
+        url = await aio.upload(b"hello", "text/plain")
+        digest = await aio.subscribe(f"{APP}/digest", {"file": url})
+        events = [event async for event in aio.stream(APP, {"text": "hello"})]
+
+        assert waited["text"] == "waited"
+        assert isinstance(updates[-1], Completed)
+        assert digest["size_bytes"] == 5
+        assert events[-1]["text"] == "hello"
+        assert (await aio.run(APP, {"text": "hello"}))["text"] == "hello"
+        handle = await aio.submit(f"{APP}/wait", {"wait_for": str(tmp_path / "never")})
+        await handle.cancel()
+        with pytest.raises(FalClientHTTPError):
+            await handle.get(interval=0.02)
+
+    asyncio.run(use())
