@@ -12,11 +12,12 @@ from starlette.middleware.cors import CORSMiddleware
 from api import problems
 from api.connections import open_connections
 from api.edge import Edge
-from api.fal import cdn, wire
+from api.fal import wire
 from api.limits import BodyLimit
 from api.metrics import Metrics
 from api.routes import (
     apps,
+    audit,
     deliveries,
     events,
     files,
@@ -52,11 +53,11 @@ def create_app(settings: ApiSettings) -> FastAPI:
     problems.install(app)
     for module in (jobs, events, tenant_events, apps, files, outputs, nodes, queues, tenants, keys, health):
         app.include_router(module.router)
-    for module in (deliveries, webhooks):
+    for module in (audit, deliveries, webhooks):
         app.include_router(module.router)
     app.include_router(wire.router)
     # The last one added is the outermost.
-    app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes, streamed=[files.UPLOAD_PATH, cdn.PATH])
+    app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes, streamed=[files.UPLOAD_PATH])
     if settings.cors_origins:
         app.add_middleware(
             CORSMiddleware,

@@ -31,7 +31,9 @@ async def _caller(here: Here, header: Annotated[str | None, Security(_header)] =
     if len(presented) > MAX_KEY_CHARS or not presented.isascii() or not presented.isprintable():
         raise Unauthenticated("that is not a key")
     digest = hashlib.sha256(presented.encode()).digest()  # no secret is kept
-    return await here.callers.get(digest, lambda: keys.verify(here.db, presented))
+    caller = await here.callers.get(digest, lambda: keys.verify(here.db, presented))
+    await here.rates.spend(caller)
+    return caller
 
 
 def _require(scope: str) -> Callable[[Caller], Awaitable[Caller]]:

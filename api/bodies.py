@@ -128,6 +128,10 @@ class TenantBody(Body):
 
     weight: Annotated[float | None, Field(ge=0.001, le=1000, description="Twice the weight, twice the GPUs.")] = None
     max_running: Annotated[int | None, Field(ge=1, lt=NO_CAP, description="Of a lane, at once; null: no cap.")] = None
+    max_requests_per_s: Annotated[
+        float | None, Field(ge=0.001, lt=NO_CAP, description="Of all its keys; null: no limit.")
+    ] = None
+    max_waiting: Annotated[int | None, Field(ge=1, lt=NO_CAP, description="Jobs of all apps; null: no limit.")] = None
 
 
 def _check_media_type(content_type: str) -> None:

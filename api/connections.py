@@ -14,6 +14,7 @@ from starlette.requests import HTTPConnection
 
 from api.hub import Hub
 from api.metrics import Metrics
+from api.rates import Rates
 from api.recent import Recent
 from stoker.apps import AppVersion
 from stoker.bus import Bus
@@ -42,6 +43,7 @@ class Connections:
     submits: Submits
     callers: Recent[Caller]
     versions: Recent[AppVersion]
+    rates: Rates
 
 
 @asynccontextmanager
@@ -51,6 +53,7 @@ async def open_connections(
     """Make them. Needs no engine to be up: what cannot be reached says so in each answer."""
     db = make_engine(settings.database_url, application_name="stoker-api", pool_size=POOL_SIZE)
     bus, doorbell = Bus(settings.redis_url, settings.progress_redis_url), Doorbell(settings.redis_url)
+    rates = Rates(settings.redis_url)
     s3 = settings.s3
     storage = Storage(
         s3.endpoint_url, s3.access_key_id, s3.secret_access_key, s3.bucket, s3.region, s3.public_endpoint_url
@@ -58,10 +61,11 @@ async def open_connections(
     try:
         async with Hub(bus, db, look_s=settings.look_s).running() as hub:
             yield Connections(
-                settings, db, bus, hub, doorbell, storage, metrics, stopping, Submits(db), Recent(), Recent()
+                settings, db, bus, hub, doorbell, storage, metrics, stopping, Submits(db), Recent(), Recent(), rates
             )
     finally:
         doorbell.close()
+        await rates.close()
         await bus.close()
         await db.dispose()
 

@@ -5,6 +5,7 @@ Codes, titles and hints are those of ``stoker.errors``; the framework's own erro
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from typing import Any
@@ -23,6 +24,7 @@ from stoker.errors import (
     NotFound,
     PayloadTooLarge,
     QueueFull,
+    RateLimited,
     StokerError,
     Unauthenticated,
     Unavailable,
@@ -65,6 +67,8 @@ def problem(error: StokerError, request_id: str, headers: Mapping[str, str] | No
         extra["www-authenticate"] = "Key"
     if isinstance(error, Unavailable | QueueFull):
         extra["retry-after"] = str(RETRY_AFTER_S)
+    if isinstance(error, RateLimited):
+        extra["retry-after"] = str(math.ceil(error.retry_after_s))
     return Response(orjson.dumps(body, default=str), error.status, extra, MEDIA_TYPE)
 
 

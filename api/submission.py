@@ -98,6 +98,7 @@ def _new_job(body: NewJobBody, caller: Caller, version: AppVersion) -> NewJob:
         max_attempts=body.max_attempts,
         tags=tuple(body.tags),
         key_id=caller.key_id,
+        tenant_most_waiting=caller.max_waiting,
     )
 
 

@@ -11,7 +11,9 @@
     +-- NotFound                  it does not exist, or belongs to another tenant
     |   +-- UnknownApp
     +-- Conflict                  the thing is in a state that does not allow it
+    +-- RateLimited               the tenant asks too often
     +-- QueueFull                 as many jobs of the app wait as may
+    |   +-- TenantQueueFull       as many jobs of the tenant wait as may
     +-- Unavailable               an engine cannot be reached
     |   +-- StorageUnavailable
     |       +-- StorageRefused    the object store will not do it, however often it is asked
@@ -134,11 +136,29 @@ class Conflict(StokerError):
     hint = "Read its state again."
 
 
+class RateLimited(StokerError):
+    """The tenant asks more often than it may. ``retry_after_s``: how long until it may again."""
+
+    code, title, status, retryable = "rate_limited", "Too many requests", 429, True
+    hint = "Wait as long as the Retry-After header says. An admin sets max_requests_per_s of the tenant."
+
+    def __init__(self, message: str, *, retry_after_s: float) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
 class QueueFull(StokerError):
     """As many jobs of the app wait as its max_queue_length allows. Nothing was stored."""
 
     code, title, status, retryable = "queue_full", "The app's queue is full", 429, True
     hint = "Send it again later; the Retry-After header says when to try. An admin sets max_queue_length."
+
+
+class TenantQueueFull(QueueFull):
+    """As many of the tenant's jobs wait as its max_waiting allows. Nothing was stored."""
+
+    code, title = "tenant_queue_full", "Too many of your jobs wait"
+    hint = "Send it again when some have started; the Retry-After header says when to try. An admin sets max_waiting."
 
 
 class Unavailable(StokerError):

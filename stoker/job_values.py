@@ -49,11 +49,14 @@ class NewJob:
     retried_from: UUID | None = None
     most_waiting: int | None = None
     """Of its app's jobs, or it is not to be stored: the caller's own limit, beside that of the app."""
+    tenant_most_waiting: int | None = None
+    """Of its tenant's jobs, of whatever app."""
 
     @property
     def needs_room(self) -> bool:
         """Whether those that wait must be counted before it is stored."""
-        return self.version.max_queue_length is not None or self.most_waiting is not None
+        limits = (self.version.max_queue_length, self.most_waiting, self.tenant_most_waiting)
+        return any(limit is not None for limit in limits)
 
     def request_hash(self) -> bytes:
         """Over what the caller asked for: a version deployed between two sends does not make it another request."""

@@ -287,6 +287,7 @@ async def retry(
     key_id: str | None = None,
     best_priority: int = 0,
     idempotency_key: str | None = None,
+    tenant_most_waiting: int | None = None,
 ) -> Submitted:
     """Submit a final job again, as a new one that names it: for the key ``key_id``, no better than it may ask for.
 
@@ -294,6 +295,7 @@ async def retry(
         NotFound: there is no such job, or it is another tenant's.
         Conflict: it is not final yet.
         IdempotencyConflict: the tenant used the key before, for another request.
+        QueueFull: as many jobs wait as may.
     """
     async with transaction(db) as tx:
         old = await sql.row(tx, "find_for_retry", {"job_id": job_id, "tenant_id": tenant_id})
@@ -304,6 +306,7 @@ async def retry(
     version = await apps.version(db, old.pop("version_id"))
     priority = max(old.pop("priority"), best_priority)
     again = old | {"tags": tuple(old["tags"]), "retried_from": job_id, "idempotency_key": idempotency_key}
+    again["tenant_most_waiting"] = tenant_most_waiting
     return await submit(db, NewJob(version=version, priority=priority, key_id=key_id, **again))
 
 

@@ -18,7 +18,7 @@ from sqlalchemy import func, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from stoker import sql
+from stoker import audit, sql
 from stoker.database import reading
 from stoker.errors import InvalidRequest, NotFound, Unauthenticated
 from stoker.ids import new_id
@@ -46,6 +46,8 @@ class Caller:
     tenant_name: str
     scopes: frozenset[str]
     best_priority: int
+    max_requests_per_s: float | None = None
+    max_waiting: int | None = None
 
 
 @dataclass(frozen=True)
@@ -71,6 +73,7 @@ async def create(
     name: str = "",
     expires_at: datetime | None = None,
     best_priority: int = 0,
+    by: Caller | None = None,
 ) -> NewKey:
     """Make a key for ``tenant``, which is made too if it is new.
 
@@ -96,6 +99,8 @@ async def create(
                 expires_at=expires_at,
             )
         )
+        data = {"tenant": tenant, "scopes": sorted(scopes), "expires_at": expires_at and expires_at.isoformat()}
+        await audit.record(tx, "key.create", key_id, by=by, about=tenant_id, **data)
     return NewKey(key_id, f"{key_id}:{secret}", tenant_id)
 
 
@@ -113,7 +118,15 @@ async def verify(db: AsyncEngine, presented: str) -> Caller:
     if found is None or not matches or not found["is_valid"]:
         raise Unauthenticated("the key is not valid")
     scopes = frozenset(found["scopes"])
-    return Caller(found["id"], found["tenant_id"], found["tenant_name"], scopes, found["best_priority"])
+    return Caller(
+        found["id"],
+        found["tenant_id"],
+        found["tenant_name"],
+        scopes,
+        found["best_priority"],
+        found["max_requests_per_s"],
+        found["max_waiting"],
+    )
 
 
 async def list_keys(db: AsyncEngine, tenant_id: UUID | None = None) -> list[KeyRow]:
@@ -139,8 +152,8 @@ async def list_keys(db: AsyncEngine, tenant_id: UUID | None = None) -> list[KeyR
     ]
 
 
-async def revoke(db: AsyncEngine, key_id: str, tenant_id: UUID | None = None) -> None:
-    """End a key for ever.
+async def revoke(db: AsyncEngine, key_id: str, tenant_id: UUID | None = None, *, by: Caller | None = None) -> None:
+    """End a key for ever. Replicas of the API hear of it within half a second.
 
     Raises:
         NotFound: there is none with this id.
@@ -150,9 +163,11 @@ async def revoke(db: AsyncEngine, key_id: str, tenant_id: UUID | None = None) ->
         which &= api_keys.c.tenant_id == tenant_id
     at = func.coalesce(api_keys.c.revoked_at, func.stoker_now())
     async with db.begin() as tx:
-        ended = await tx.execute(update(api_keys).where(which).values(revoked_at=at).returning(api_keys.c.id))
-        if ended.one_or_none() is None:
+        ended = await tx.execute(update(api_keys).where(which).values(revoked_at=at).returning(api_keys.c.tenant_id))
+        owner = ended.scalar_one_or_none()
+        if owner is None:
             raise NotFound(f"there is no key {key_id!r}")
+        await audit.record(tx, "key.revoke", key_id, by=by, about=owner)
 
 
 def _digest(secret: str) -> bytes:

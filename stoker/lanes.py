@@ -16,7 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from stoker import sql
 from stoker.database import Connection, transaction
 from stoker.each_app import each_app
-from stoker.errors import QueueFull
+from stoker.errors import QueueFull, TenantQueueFull
 from stoker.job_values import NewJob
 
 GRAIN_S = 10.0
@@ -27,9 +27,16 @@ async def enter(tx: Connection, lane: Mapping[str, Any], new: NewJob) -> None:
     """First in a submit: see that the app's queue has room for ``new``, and that its lane is there.
 
     Raises:
-        QueueFull: as many jobs of the app wait as may. One that the tenant made before, by its key, needs no room.
+        QueueFull: as many jobs of the app, or of the tenant, wait as may. One that the tenant made before, by its key,
+            needs no room.
     """
-    if new.needs_room:
+    if new.tenant_most_waiting is not None:
+        limits = {**lane, "tenant_most_waiting": new.tenant_most_waiting}
+        await sql.run(tx, "lock_room_of_tenant", limits)
+        room = await sql.row(tx, "find_room_of_tenant", limits)
+        if room is not None and room["waiting"] >= new.tenant_most_waiting:
+            raise TenantQueueFull(f"{new.tenant_most_waiting} of your jobs wait, and no more may")
+    if new.version.max_queue_length is not None or new.most_waiting is not None:
         await sql.run(tx, "lock_room", lane)
         room = await sql.row(tx, "find_room", {**lane, "most_waiting": new.most_waiting})
         if room is not None and room["limit"] is not None and room["waiting"] >= room["limit"]:

@@ -11,6 +11,7 @@ from typing import Any
 
 import orjson
 
+from api.fal.errors import of_job
 from api.job_json import absolute, with_links
 from stoker.job_queries import JobView
 from stoker.states import JobState
@@ -19,15 +20,15 @@ from stoker.states import JobState
 def webhook_body(job: JobView, base_url: str) -> bytes:
     """What is sent of a final job. The same bytes at every try, as long as its outputs' links stay."""
     is_ok = job.state is JobState.SUCCEEDED
-    message = _message(job)
+    refused = of_job(job.error)  # what fal's clients are answered in place of the result
     body: dict[str, Any] = {
         "type": f"job.{job.state.value}",
         "timestamp": _time(job.finished_at),
         "request_id": str(job.id),
         "gateway_request_id": str(job.id),
         "status": "OK" if is_ok else "ERROR",
-        "payload": with_links(job.result, job.outputs, base_url) if is_ok else {"detail": message},
-        "error": None if is_ok else message,
+        "payload": with_links(job.result, job.outputs, base_url) if is_ok else refused.body,
+        "error": None if is_ok else f"Invalid status code: {refused.status}",
         "data": {
             "job_id": str(job.id),
             "app": job.app,
@@ -40,13 +41,6 @@ def webhook_body(job: JobView, base_url: str) -> bytes:
         },
     }
     return orjson.dumps(body)
-
-
-def _message(job: JobView) -> str:
-    """What a person is told of a job that has no result."""
-    if job.error is None:
-        return f"the job was {job.state.value}"
-    return f"{job.error['code']}: {job.error['message']}"
 
 
 def _time(moment: datetime | None) -> str | None:

@@ -6,11 +6,12 @@ any hope says so where they look for it.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from stoker.errors import Conflict, InvalidInput, QueueFull, StokerError, Unauthenticated, Unavailable
+from stoker.errors import Conflict, InvalidInput, QueueFull, RateLimited, StokerError, Unauthenticated, Unavailable
 
 ERROR_TYPE = "x-fal-error-type"
 TIMEOUT_TYPE = "x-fal-request-timeout-type"
@@ -63,6 +64,8 @@ def of_request(error: StokerError) -> FalError:
         headers["www-authenticate"] = "Key"
     if isinstance(error, Unavailable | QueueFull):
         headers["retry-after"] = str(RETRY_AFTER_S)
+    if isinstance(error, RateLimited):
+        headers["retry-after"] = str(math.ceil(error.retry_after_s))
     return FalError(status, {"detail": f"{error}. {error.hint}", "error_type": error.code}, headers)
 
 

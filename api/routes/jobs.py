@@ -94,7 +94,12 @@ async def cancel(job_id: UUID, caller: Submitter, here: Here, base_url: BaseUrl)
 async def retry(job_id: UUID, caller: Submitter, here: Here, base_url: BaseUrl, response: Response) -> dict[str, Any]:
     """Submit a final job again, as a new one whose ``retried_from`` names it."""
     submitted = await jobs.retry(
-        here.db, job_id, caller.tenant_id, key_id=caller.key_id, best_priority=caller.best_priority
+        here.db,
+        job_id,
+        caller.tenant_id,
+        key_id=caller.key_id,
+        best_priority=caller.best_priority,
+        tenant_most_waiting=caller.max_waiting,
     )
     submission.announce(here, caller, submitted)
     return await _accepted(submitted, here, caller, base_url, response)

@@ -32,6 +32,7 @@ async def create(body: NewKeyBody, caller: Admin, here: Here) -> dict[str, Any]:
         name=body.name,
         expires_at=body.expires_at,
         best_priority=best,
+        by=caller,
     )
     return {"id": made.id, "key": made.key, "name": body.name, "scopes": sorted(body.scopes)}
 
@@ -45,7 +46,7 @@ async def list_keys(caller: Admin, here: Here) -> dict[str, Any]:
 @router.delete("/{key_id}", status_code=204)
 async def revoke(key_id: Annotated[str, Path(pattern=r"^[A-Za-z0-9_]{1,64}$")], caller: Admin, here: Here) -> None:
     """End a key for ever."""
-    await keys.revoke(here.db, key_id, caller.tenant_id)
+    await keys.revoke(here.db, key_id, caller.tenant_id, by=caller)
     here.callers.forget()
 
 

@@ -1,7 +1,8 @@
-"""Tenants, for admins: their share of the GPUs and their cap."""
+"""Tenants, for admins: their share of the GPUs, their cap, how often they may ask and how much may wait."""
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Path
@@ -25,17 +26,20 @@ async def list_tenants(_caller: Admin, here: Here) -> dict[str, Any]:
 async def set_limits(
     name: Annotated[str, Path(pattern=r"^[^\x00]{1,200}$")], body: TenantBody, caller: Admin, here: Here
 ) -> dict[str, Any]:
-    """Set a tenant's weight or cap, from the next claim on. What is left out stays; a cap of null is none."""
+    """Set a tenant's weight, cap and limits, from the next claim on. What is left out stays; null is no limit."""
+    given = body.model_dump(include={"max_requests_per_s", "max_waiting"}, exclude_unset=True)
     changed = await tenants.set_limits(
         here.db,
         name,
         weight=body.weight,
         max_running=body.max_running,
         uncapped="max_running" in body.model_fields_set and body.max_running is None,
+        admission=given,
         by=caller,
     )
+    here.callers.forget()
     return _tenant_json(changed)
 
 
 def _tenant_json(row: TenantRow) -> dict[str, Any]:
-    return {"name": row.name, "weight": row.limits.weight, "max_running": row.limits.max_running}
+    return {"name": row.name, **asdict(row.limits)}

@@ -5,6 +5,7 @@ This is how the first key comes into being; it needs DATABASE_URL (or the local 
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -31,6 +32,7 @@ def create(
     scope: Annotated[list[str] | None, typer.Option(help="run, read or admin; repeatable. Default: run, read.")] = None,
     name: Annotated[str, typer.Option(help="What the key is for.")] = "",
     best_priority: Annotated[int, typer.Option(min=0, max=9, help="The lowest number it may ask for.")] = 0,
+    expires_in_days: Annotated[float | None, typer.Option(min=0.001, max=36500, help="Default: never.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Make a key. It is shown once: only a hash of it is stored."""
@@ -41,8 +43,12 @@ def create(
         raise InvalidRequest("--admin and --scope exclude each other", hint="--admin means all scopes.")
     scopes = stored.SCOPES if admin else frozenset(scope or ("run", "read"))
 
+    until = None if expires_in_days is None else datetime.now(UTC) + timedelta(days=expires_in_days)
+
     async def act(db: AsyncEngine) -> stored.NewKey:
-        return await stored.create(db, tenant=tenant, scopes=scopes, name=name, best_priority=best_priority)
+        return await stored.create(
+            db, tenant=tenant, scopes=scopes, name=name, best_priority=best_priority, expires_at=until
+        )
 
     made = with_database(act)
     if as_json:
@@ -76,7 +82,7 @@ def list_keys(*, as_json: AsJson = False) -> None:
         )
         return
     show.as_table(
-        ("id", "tenant", "name", "scopes", "created", "revoked"),
+        ("id", "tenant", "name", "scopes", "created", "expires", "revoked"),
         [
             (
                 row.id,
@@ -84,6 +90,7 @@ def list_keys(*, as_json: AsJson = False) -> None:
                 row.name,
                 " ".join(sorted(row.scopes)),
                 f"{row.created_at:%Y-%m-%d %H:%M}",
+                row.expires_at and f"{row.expires_at:%Y-%m-%d %H:%M}",
                 row.revoked_at and f"{row.revoked_at:%Y-%m-%d %H:%M}",
             )
             for row in rows

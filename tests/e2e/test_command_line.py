@@ -183,7 +183,8 @@ def test_a_tenants_share_and_cap_are_set_and_seen(stoker: Command):
     changed = read_json(stoker("tenants", "set", "shared", "--weight", "2", "--max-running", "3", "--json"))
     uncapped = read_json(stoker("tenants", "set", "shared", "--uncapped", "--json"))
 
-    assert changed == [{"name": "shared", "weight": 2.0, "max_running": 3}]
+    rest = {"max_requests_per_s": None, "max_waiting": None}
+    assert changed == [{"name": "shared", "weight": 2.0, "max_running": 3, **rest}]
     assert uncapped[0] in read_json(stoker("tenants", "list", "--json"))
     assert stoker("tenants", "set", "nobody", "--weight", "2").returncode == 2
 

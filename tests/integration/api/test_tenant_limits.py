@@ -19,11 +19,34 @@ async def test_an_admin_sets_a_tenants_weight_and_cap(admin: httpx2.AsyncClient,
     uncapped = await admin.post("/v1/tenants/lab one", json={"max_running": None})
     listed = {row["name"]: row for row in (await admin.get("/v1/tenants")).json()["tenants"]}
 
-    assert set_both.json() == {"name": "lab one", "weight": 2.5, "max_running": 3}
-    assert uncapped.json() == listed["lab one"] == {"name": "lab one", "weight": 2.5, "max_running": None}
+    rest = {"max_requests_per_s": None, "max_waiting": None}
+    assert set_both.json() == {"name": "lab one", "weight": 2.5, "max_running": 3, **rest}
+    assert uncapped.json() == listed["lab one"] == {"name": "lab one", "weight": 2.5, "max_running": None, **rest}
 
 
-@pytest.mark.parametrize("body", [{"weight": 0}, {"weight": -1}, {"max_running": 0}, {"waight": 2}])
+async def test_an_admin_sets_and_takes_away_a_tenants_limits(admin: httpx2.AsyncClient, api: RunningApi) -> None:
+    tenant = await make_client(api, "run", tenant="lab two")
+    await tenant.http.aclose()
+
+    first = await admin.post("/v1/tenants/lab two", json={"max_requests_per_s": 0.5, "max_waiting": 7})
+    second = await admin.post("/v1/tenants/lab two", json={"max_requests_per_s": None})
+
+    assert (first.json()["max_requests_per_s"], first.json()["max_waiting"]) == (0.5, 7)
+    assert (second.json()["max_requests_per_s"], second.json()["max_waiting"]) == (None, 7)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"weight": 0},
+        {"weight": -1},
+        {"max_running": 0},
+        {"waight": 2},
+        {"max_requests_per_s": 0},
+        {"max_waiting": 0},
+        {"max_waiting": 1.5},
+    ],
+)
 async def test_limits_that_cannot_be_are_refused(admin: httpx2.AsyncClient, body: dict[str, object]) -> None:
     answer = await admin.post("/v1/tenants/default", json=body)
 

@@ -58,6 +58,30 @@ async def test_a_finished_job_is_delivered_once_with_its_result_for_readers_of_b
     assert row["delivered_at"] is not None
 
 
+async def test_the_webhook_of_a_job_without_a_result_says_why_in_fals_words_and_in_ours(
+    http: httpx2.AsyncClient, node: ActingNode, app: str, db: AsyncEngine, receiver: Receiver
+) -> None:
+    jobs = []
+    for _ in range(2):
+        body = {"app": app, "input": {"prompt": "x"}, "webhook_url": f"http://{receiver.address}/"}
+        jobs.append((await http.post("/v1/jobs", json=body)).json()["id"])
+    await node.fail(await node.claim(), "no such style")
+    await http.post(f"/v1/jobs/{jobs[1]}/cancel")
+
+    async with deliverer(db, receiver.address) as sender:
+        await one_round(sender)
+
+    failed, cancelled = (
+        next(body for sent in receiver.received if (body := json.loads(sent.body))["request_id"] == job_id)
+        for job_id in jobs
+    )
+    assert (failed["type"], failed["status"], failed["error"]) == ("job.failed", "ERROR", "Invalid status code: 500")
+    assert failed["payload"] == {"detail": "no such style", "error_type": "runner_server_error"}
+    assert failed["data"]["error"]["code"] == "app_error"
+    assert (cancelled["type"], cancelled["status"]) == ("job.cancelled", "ERROR")
+    assert cancelled["data"]["error"] is None
+
+
 async def test_a_receiver_that_is_away_is_tried_again_later_with_the_same_id(
     http: httpx2.AsyncClient, node: ActingNode, app: str, db: AsyncEngine, receiver: Receiver
 ) -> None:
