@@ -12,7 +12,7 @@ from starlette.middleware.cors import CORSMiddleware
 from api import problems
 from api.connections import open_connections
 from api.edge import Edge
-from api.fal import wire
+from api.fal import cdn, wire
 from api.limits import BodyLimit
 from api.metrics import Metrics
 from api.routes import (
@@ -57,7 +57,7 @@ def create_app(settings: ApiSettings) -> FastAPI:
         app.include_router(module.router)
     app.include_router(wire.router)
     # The last one added is the outermost.
-    app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes, streamed=[files.UPLOAD_PATH])
+    app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes, streamed=[files.UPLOAD_PATH, cdn.PATH])
     if settings.cors_origins:
         app.add_middleware(
             CORSMiddleware,
