@@ -53,7 +53,9 @@ files = Table(
     needed("size_bytes", BigInteger),
     needed("sha256", Text),
     moment("created_at"),
+    maybe("job_id", Uuid),  # whose app made it for another one; no reference: it may be stored before, or left behind
     Index("files_of_tenant", "tenant_id"),
+    Index("files_of_job", "job_id", postgresql_where=text("job_id IS NOT NULL")),
 )
 
 uploads = Table(

@@ -44,7 +44,12 @@ async def test_the_views_tell_what_happened(world: World) -> None:
     ]
     seen = await world.rows("SELECT state, node_id, progress FROM v_jobs WHERE state = 'running'")
     assert seen == [{"state": "running", "node_id": "n1", "progress": {"step": 1}}]
-    assert await world.value("SELECT count(*) FROM v_attempts") == 3
+    await world.rows(
+        "UPDATE job_attempts SET log_file = jsonb_build_object('url', '/outputs/t/log.txt', 'lines', 7) WHERE job_id = :id",
+        id=running.job_id,
+    )
+    logs = await world.rows("SELECT log_file FROM v_attempts ORDER BY claimed_at")
+    assert [row["log_file"] for row in logs] == [None, None, {"lines": 7}], "not where it can be read"
     [failure] = await world.rows("SELECT app, error_code, jobs, sample_message FROM v_failures")
     assert failure == {"app": "acme/echo", "error_code": "app_error", "jobs": 1, "sample_message": "no such style"}
     spent = await world.rows("SELECT sum(gpu_seconds) AS g, sum(useful_gpu_seconds) AS u FROM v_gpu_seconds")
