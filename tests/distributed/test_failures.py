@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import signal
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,6 +20,7 @@ from worker_node.distributed import (
     RankDied,
     RankFailed,
     RunnerState,
+    SerializationFailed,
     SetupFailed,
     SpawnFailed,
     StartTimeout,
@@ -67,6 +70,48 @@ async def test_the_error_of_a_dead_rank_has_its_last_words(single: DistributedRu
 
     assert died.value.exit_code == -signal.SIGABRT
     assert any("Fatal Python error" in line for line in died.value.last_output)
+
+
+async def test_ranks_made_anew_speak_to_the_threads_that_those_before_spoke_to(single: DistributedRunner):
+    await single.invoke({"do": "all_reduce"})
+    before = threads()
+
+    with pytest.raises(RankDied):
+        await single.invoke({"do": "die", "rank": 0, "how": "kill"})
+    await single.invoke({"do": "all_reduce"})
+
+    # What a thread has received into stays with it; new ones with each rebuild would keep ever more.
+    assert before <= threads()
+
+
+def threads() -> set[str]:
+    return {entry.name for entry in Path("/proc/self/task").iterdir()}
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+async def test_an_error_that_nobody_has_any_more_is_not_left_to_the_garbage_collector(
+    single: DistributedRunner, streaming: bool
+):
+    payload = {"do": "make", "what": "lock"}
+
+    async def failed() -> weakref.ref[SerializationFailed] | None:
+        try:
+            if streaming:
+                [_ async for _ in single.stream(payload)]
+            else:
+                await single.invoke(payload)
+        except SerializationFailed as error:
+            return weakref.ref(error)
+        return None
+
+    gc.collect()
+    gc.disable()
+    try:
+        error = await failed()
+        assert error is not None
+        assert error() is None
+    finally:
+        gc.enable()
 
 
 async def test_a_call_that_hangs_is_killed_after_its_timeout_and_the_next_call_works(

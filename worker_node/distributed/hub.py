@@ -22,6 +22,7 @@ from worker_node.distributed import messages
 from worker_node.distributed.link import identity, receive_frames, send_frames
 from worker_node.distributed.media import Frame
 from worker_node.distributed.messages import Message
+from worker_node.distributed.threads import Threads
 
 # The longest path of a unix socket is 107 bytes, of which "/commands" and the folder's own name need the rest.
 _LONGEST_PARENT = 80
@@ -33,28 +34,29 @@ _BATCH = 500
 class Hub:
     """Sends to each rank directly and receives from all. Ranks connect to ``commands_fd`` and ``reports_fd``."""
 
-    def __init__(self, on_message: Callable[[Message], None]) -> None:
+    def __init__(self, on_message: Callable[[Message], None], threads: Threads) -> None:
         self.token = secrets.token_bytes(16)
         self.dropped = 0
         self._on_message = on_message
         self._loop = asyncio.get_running_loop()
         self._are_all_here = self._closed = False
-        self._context = zmq.Context()
         self._fds: list[int] = []
+        self._threads, self._sockets = threads, list[zmq.Socket[bytes]]()
+        context = threads.enter()
         try:
-            self._commands = self._context.socket(zmq.ROUTER)
+            self._sockets.append(context.socket(zmq.ROUTER))
+            self._sockets.append(context.socket(zmq.PULL))
+            self._commands, self._reports = self._sockets
             self._commands.setsockopt(zmq.ROUTER_MANDATORY, 1)
             self._commands.setsockopt(zmq.SNDHWM, 0)
-            self._reports = self._context.socket(zmq.PULL)
             # What ranks may send ahead is bounded by their windows, in bytes.
             self._reports.setsockopt(zmq.RCVHWM, 0)
             self.commands_fd, self.reports_fd = self._bind()
-            for socket in (self._commands, self._reports):
+            for socket in self._sockets:
                 # The descriptor is edge-triggered: whoever is called must read until nothing is left.
                 self._loop.add_reader(_descriptor(socket), self.drain)
         except BaseException:
-            self.all_here()
-            self._context.destroy(linger=0)
+            self._close_sockets()
             raise
 
     def _bind(self) -> tuple[int, int]:
@@ -111,11 +113,16 @@ class Hub:
         if self._closed:
             return
         self._closed = True
-        for socket in (self._commands, self._reports):
+        for socket in self._sockets:
             if not self._loop.is_closed():
                 self._loop.remove_reader(_descriptor(socket))
-        self._context.destroy(linger=0)
+        self._close_sockets()
+
+    def _close_sockets(self) -> None:
+        for socket in self._sockets:
+            socket.close(linger=0)
         self.all_here()
+        self._threads.leave()
 
     def _receive(self) -> list[Frame] | None:
         # Asked first, since a refusal costs more; asking also arms the descriptor again.

@@ -29,6 +29,7 @@ from worker_node.distributed.messages import Kind, Message
 from worker_node.distributed.processes import RankProcess
 from worker_node.distributed.segments import is_staged
 from worker_node.distributed.start import Start
+from worker_node.distributed.threads import Threads
 
 _log = logging.getLogger("worker_node.distributed")
 
@@ -55,10 +56,10 @@ class Listener(Protocol):
 class Pool:
     """The ranks of one runner."""
 
-    def __init__(self, launch: Launch, listener: Listener, spawner: concurrent.futures.Executor) -> None:
+    def __init__(self, launch: Launch, listener: Listener, threads: Threads) -> None:
         loop = asyncio.get_running_loop()
         self.processes: list[RankProcess] = []
-        self._launch, self._listener, self._spawner = launch, listener, spawner
+        self._launch, self._listener, self._threads = launch, listener, threads
         self._loop = loop
         self.logs_dropped = 0
         self._flag = CancelFlag.create()
@@ -67,7 +68,7 @@ class Pool:
         try:
             for _ in range(launch.world_size):
                 self._channels.append(Channel())
-            self._hub = Hub(self._on_message)
+            self._hub = Hub(self._on_message, threads)
         except BaseException:
             self._close_channels()
             raise
@@ -183,7 +184,7 @@ class Pool:
     async def spawn(self) -> None:
         """Start the processes, once. They import what they need and touch no GPU until ``start`` lets them join."""
         if self._spawning is None:
-            self._spawning = self._spawner.submit(self._spawn_all)
+            self._spawning = self._threads.spawner.submit(self._spawn_all)
         await asyncio.shield(asyncio.wrap_future(self._spawning))
 
     def _spawn_all(self) -> None:

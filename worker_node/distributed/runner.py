@@ -154,6 +154,8 @@ class DistributedRunner:
             return wire.decode(call.outcome.result())
         finally:
             self._dispatcher.leave(call)
+            # It has the exception, whose frames would have it: both would stay until the garbage collector comes by.
+            del call
 
     async def invoke(self, payload: Mapping[str, Any] = _NOTHING, timeout: float | None = None) -> Any:
         """Run one call with ``streaming=False`` and return rank 0's result. Raises as ``call`` does."""
@@ -186,6 +188,8 @@ class DistributedRunner:
                 yield wire.decode(call.outcome.result())
         finally:
             self._dispatcher.leave(call)
+            # As in ``call``.
+            del call
 
     async def cancel(self) -> None:
         """Cancel the call that runs; return when the ranks are free, or were killed and are being rebuilt."""

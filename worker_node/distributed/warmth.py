@@ -6,7 +6,6 @@ Decides when to try again and when to give up; why a pool is given up is the run
 from __future__ import annotations
 
 import asyncio
-import concurrent.futures
 import logging
 from collections.abc import Callable
 
@@ -15,6 +14,7 @@ from worker_node.distributed.events import RunnerState
 from worker_node.distributed.launch import Launch
 from worker_node.distributed.pool import Listener, Pool
 from worker_node.distributed.spare import Spare
+from worker_node.distributed.threads import Threads
 
 _log = logging.getLogger("worker_node.distributed")
 
@@ -42,7 +42,7 @@ class Warmth:
         self._reasons: list[RunnerError] = []
         self._ready: asyncio.Future[Pool] | None = None
         self._rebuilding: asyncio.Task[None] | None = None
-        self._spawner: concurrent.futures.ThreadPoolExecutor | None = None
+        self._threads: Threads | None = None
 
     @property
     def state(self) -> RunnerState:
@@ -60,8 +60,7 @@ class Warmth:
         self._launch, self._timeout_s = launch, timeout_s
         self._misfortunes, self._failures, self._reasons = 0, 0, []
         self.state = RunnerState.STARTING
-        # The kernel ends a rank with the thread that spawned it, so that thread has to live as long as the runner.
-        self._spawner = concurrent.futures.ThreadPoolExecutor(1, "rank-spawner")
+        self._threads = Threads()
         mine = self._ready = asyncio.get_running_loop().create_future()
         try:
             await self._make()
@@ -100,11 +99,11 @@ class Warmth:
 
     def prepare(self, pool: Pool) -> None:
         """Begin what would replace ``pool``, which may have to go; ``keep`` where it has not."""
-        launch, spawner = self._launch, self._spawner
-        if pool is not self.pool or self.state is not RunnerState.WARM or launch is None or spawner is None:
+        launch, threads = self._launch, self._threads
+        if pool is not self.pool or self.state is not RunnerState.WARM or launch is None or threads is None:
             return
         if launch.master_port is None:  # two generations cannot listen on one port
-            self._spare.begin(lambda: Pool(launch, self._listener, spawner))
+            self._spare.begin(lambda: Pool(launch, self._listener, threads))
 
     def keep(self) -> None:
         """The pool serves on."""
@@ -135,14 +134,14 @@ class Warmth:
         self._forget()
 
     async def _make(self, instead_of: Pool | None = None) -> None:
-        ready, launch, spawner = self._ready, self._launch, self._spawner
-        if launch is None or ready is None or spawner is None:
+        ready, launch, threads = self._ready, self._launch, self._threads
+        if launch is None or ready is None or threads is None:
             raise NotRunning("the runner was stopped")
         if instead_of is not None and launch.master_port is not None:
             # Two generations cannot listen on one port.
             await instead_of.destroy()
         try:
-            pool = self.pool = self._spare.take() or Pool(launch, self._listener, spawner)
+            pool = self.pool = self._spare.take() or Pool(launch, self._listener, threads)
             await pool.start(self._timeout_s, instead_of=instead_of)
         except RunnerError:
             raise
@@ -197,6 +196,6 @@ class Warmth:
             self._ready.set_exception(NotRunning("the runner was stopped"))
             self._ready.exception()
         self._ready = None
-        if self._spawner is not None:
-            self._spawner.shutdown(wait=False)
-            self._spawner = None
+        if self._threads is not None:
+            self._threads.close()
+            self._threads = None
