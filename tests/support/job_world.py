@@ -20,6 +20,7 @@ from stoker.database import make_engine
 from stoker.errors import AppError
 from stoker.job_values import Claim, ClaimRequest, ErrorReport, Failed, NewJob, QueueKey, Submitted, Succeeded, Usage
 from stoker.manifest import EndpointManifest, Manifest
+from tests.support.patience import waiting_for
 
 LEASE_S = 15.0
 DONE = Succeeded({"ok": True})
@@ -165,12 +166,8 @@ async def until_blocked(database_url: str, sessions: int = 1) -> None:
     """Return once so many sessions of this database wait for another one's lock."""
     waits = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
     waiting = 0
-    try:
-        async with (
-            asyncio.timeout(20),
-            await psycopg.AsyncConnection.connect(database_url, autocommit=True) as watching,
-        ):
-            while waiting < sessions:
-                [[waiting]] = await (await watching.execute(waits)).fetchall()
-    except TimeoutError as error:
-        raise AssertionError(f"{waiting} sessions wait for a lock, not {sessions}") from error
+    connecting = psycopg.AsyncConnection.connect(database_url, autocommit=True)
+    blocked = waiting_for(lambda: f"{sessions} sessions to be blocked: {waiting} are", 20)
+    async with blocked, await connecting as watching:
+        while waiting < sessions:
+            [[waiting]] = await (await watching.execute(waits)).fetchall()

@@ -23,10 +23,10 @@ from stoker.local.part import Part, wait_ready
 from stoker.local.process import Process
 from stoker.nodes import list_nodes
 from stoker.queue import Doorbell
+from tests.support.patience import PATIENCE_S, waiting_for
 from tests.support.processes import Watched
 
 POLL_S = 0.02
-PATIENCE_S = 60.0
 
 
 @dataclass
@@ -163,10 +163,7 @@ class Desk:
 
 async def eventually(look: Callable[[], Awaitable[Any]], subject: Callable[[], str]) -> Any:
     """What ``look`` gives as soon as it gives something: Postgres tells nobody when a row changes."""
-    try:
-        async with asyncio.timeout(PATIENCE_S):
-            while (found := await look()) is None:  # noqa: ASYNC110 - another process writes the row
-                await asyncio.sleep(POLL_S)
-    except TimeoutError as error:
-        raise AssertionError(f"waited {PATIENCE_S:g} s in vain for {subject()}") from error
+    async with waiting_for(subject):
+        while (found := await look()) is None:  # noqa: ASYNC110 - another process writes the row
+            await asyncio.sleep(POLL_S)
     return found

@@ -11,7 +11,7 @@ from typing import Any
 
 import httpx2
 
-PATIENCE_S = 60.0
+from tests.support.patience import PATIENCE_S, waiting_for
 
 
 @dataclass(frozen=True)
@@ -51,12 +51,10 @@ async def _patiently(stream: AsyncIterator[Frame]) -> AsyncIterator[Frame]:
     while True:
         began = clock()
         try:
-            async with asyncio.timeout(left_s):
+            async with waiting_for(f"an event; the last one was {last_id}", left_s):
                 frame = await anext(stream)
         except StopAsyncIteration:
             return
-        except TimeoutError as error:
-            raise AssertionError(f"no event came within {PATIENCE_S:g} s; the last one was {last_id}") from error
         if frame.event is None:
             left_s -= clock() - began
         else:

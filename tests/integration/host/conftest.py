@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
@@ -14,11 +14,11 @@ import pytest
 
 from stoker.errors import CallRefused
 from stoker.ids import new_id
+from tests.support.patience import waiting_for
 from worker_node.host import AppHost, AppSpec, HostCall, HostEvent, HostResult, HostStatus
 from worker_node.host_values import AppAnswer, AppCall
 
 HERE = Path(__file__).parent
-PATIENCE_S = 60.0
 
 
 class Hosted:
@@ -54,22 +54,16 @@ class Hosted:
             fetch=self._fetch,
             call_app=self._call_app,
         )
-        async with self._patience(f"{endpoint} with {request} to end"):
+        async with self._waiting_for(f"{endpoint} with {request} to end"):
             return await self.host.call(call)
 
     async def until(self, holds: Callable[[], bool]) -> None:
         """Wait for an event or a status after which ``holds``."""
-        async with self._patience("what it was to say"), self._heard:
+        async with self._waiting_for("what it was to say"), self._heard:
             await self._heard.wait_for(holds)
 
-    @asynccontextmanager
-    async def _patience(self, subject: str) -> AsyncIterator[None]:
-        try:
-            async with asyncio.timeout(PATIENCE_S):
-                yield
-        except TimeoutError as error:
-            said = f"{self.host.status}, {self.events}"
-            raise AssertionError(f"waited {PATIENCE_S:g} s in vain for {subject}: {said}") from error
+    def _waiting_for(self, subject: str) -> AbstractAsyncContextManager[None]:
+        return waiting_for(lambda: f"{subject}: {self.host.status}, {self.events}")
 
     def _hear(self, into: list[Any], what: Any) -> None:
         into.append(what)

@@ -20,7 +20,8 @@ from stoker.local.engines import Engines as LocalEngines
 from stoker.states import JobState
 from stoker.storage import Storage
 from tests.support.acting_node import ActingNode
-from tests.support.nodes import PATIENCE_S, Desk
+from tests.support.nodes import Desk
+from tests.support.patience import waiting_for
 from tests.support.proxy import proxy
 from worker_node.attempt import Attempt
 from worker_node.ending import finish, outcome_of
@@ -170,7 +171,7 @@ async def test_a_store_that_is_silent_is_not_waited_for_and_what_comes_late_is_d
         far = Storage(f"http://127.0.0.1:{relay.port}", s3.access_key, s3.secret_key, s3.bucket, s3.region)
         slow = replace(engines_of_a_node, storage=far)
         relay.silence()
-        async with asyncio.timeout(PATIENCE_S):
+        async with waiting_for("the end of a job whose log cannot be stored"):
             await end(slow, attempt, await talk(slow, attempt, tmp_path))
         job = await desk.get(attempt.claim.job_id)
         last = (await log_of(desk, job))[-1]

@@ -9,13 +9,12 @@ from typing import Any
 
 import pytest
 
+from tests.support.patience import waiting_for
 from worker_node import placement
 from worker_node.placement import Placement
 from worker_node.slots import Slots
 
 pytestmark = pytest.mark.anyio
-
-PATIENCE_S = 20.0
 
 
 class Ranks:
@@ -32,11 +31,8 @@ class Ranks:
 
     async def are_asked(self) -> None:
         """Wait until they are to end, once more."""
-        try:
-            async with asyncio.timeout(PATIENCE_S):
-                await self.asked.acquire()
-        except TimeoutError as error:
-            raise AssertionError("nobody asks them to end") from error
+        async with waiting_for("somebody to end them", 20):
+            await self.asked.acquire()
 
     async def vacate(self) -> None:
         self.asked.release()
