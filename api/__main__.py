@@ -26,7 +26,7 @@ def main() -> int:
         return 2
     log.configure(settings.log_format, service="api")
     crash_points.arm(settings.crash_at)
-    server = Server(create_app(settings), sock)
+    server = Server(create_app(settings), sock, certificate=settings.tls_certificate, key=settings.tls_key)
     logger.info("api_starting", url=server.url)
     uvloop.run(server.serve())
     return 0

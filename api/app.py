@@ -12,7 +12,7 @@ from starlette.middleware.cors import CORSMiddleware
 from api import problems
 from api.connections import open_connections
 from api.edge import Edge
-from api.fal import cdn, wire
+from api.fal import cdn, proxy, route, wire, wishes
 from api.limits import BodyLimit
 from api.metrics import Metrics
 from api.routes import (
@@ -33,8 +33,8 @@ from api.routes import (
 )
 from stoker.settings import ApiSettings
 
-CALLER_HEADERS = ["Authorization", "Content-Type", "Idempotency-Key", "Last-Event-ID", "X-Request-Id"]
-SHOWN_HEADERS = ["Location", "Retry-After", "X-Request-Id", "Idempotency-Replayed"]
+CALLER_HEADERS = ["Authorization", "Content-Type", "Idempotency-Key", "Last-Event-ID", "X-Request-Id", *wishes.HEADERS]
+SHOWN_HEADERS = ["Location", "Retry-After", "X-Request-Id", "Idempotency-Replayed", *route.SHOWN]
 
 
 def create_app(settings: ApiSettings) -> FastAPI:
@@ -58,11 +58,12 @@ def create_app(settings: ApiSettings) -> FastAPI:
     app.include_router(wire.router)
     # The last one added is the outermost.
     app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes, streamed=[files.UPLOAD_PATH, cdn.PATH])
+    app.add_middleware(proxy.FalProxy)
     if settings.cors_origins:
         app.add_middleware(
             CORSMiddleware,
             allow_origins=sorted(settings.cors_origins),
-            allow_methods=["GET", "POST", "DELETE"],
+            allow_methods=["GET", "POST", "PUT", "DELETE"],
             allow_headers=CALLER_HEADERS,
             expose_headers=SHOWN_HEADERS,
         )

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from pathlib import Path
 
 import uvicorn
 from fastapi import FastAPI
@@ -20,9 +21,11 @@ KEEP_ALIVE_S = 30
 class Server(uvicorn.Server):
     """Serves ``app`` on ``sock`` and announces that it does."""
 
-    def __init__(self, app: FastAPI, sock: socket.socket) -> None:
+    def __init__(
+        self, app: FastAPI, sock: socket.socket, *, certificate: Path | None = None, key: Path | None = None
+    ) -> None:
         self._stopping: asyncio.Event = app.state.stopping
-        self._sock = sock
+        self._sock, self._scheme = sock, "http" if certificate is None else "https"
         super().__init__(
             uvicorn.Config(
                 app,
@@ -31,13 +34,15 @@ class Server(uvicorn.Server):
                 server_header=False,
                 timeout_keep_alive=KEEP_ALIVE_S,
                 timeout_graceful_shutdown=GRACE_S,
+                ssl_certfile=certificate,
+                ssl_keyfile=key,
             )
         )
 
     @property
     def url(self) -> str:
         host, port = self._sock.getsockname()[:2]
-        return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+        return f"{self._scheme}://[{host}]:{port}" if ":" in host else f"{self._scheme}://{host}:{port}"
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)

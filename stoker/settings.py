@@ -117,6 +117,8 @@ class ApiSettings(EngineSettings):
     max_upload_bytes: int = Field(default=5_000_000_000, gt=0, description="Of one uploaded file.")
     ping_s: float = Field(default=15.0, gt=0, description="A quiet stream sends a comment this often.")
     cors_origins: Names = Field(default=frozenset(), description="Browser origins that may call the API.")
+    tls_certificate: Path | None = Field(default=None, description="Serve https with it, and with tls_key.")
+    tls_key: Path | None = None
     metrics_age_s: float = Field(
         default=10.0, ge=0, description="Open jobs are counted for /metrics this often at most."
     )

@@ -18,6 +18,8 @@ from api.fal.errors import FalError
 from stoker.errors import NotFound, StokerError, UnknownApp
 
 REQUEST_ID = "x-fal-request-id"
+SHOWN = ["X-Fal-Request-Id", "X-Fal-Error-Type", "X-Fal-Request-Timeout-Type", "X-Stoker-Ignored", "ETag"]
+"""What a page of another origin may read."""
 NAME = re.compile(r"[A-Za-z0-9_.-]{1,100}")
 
 

@@ -20,6 +20,9 @@ LAST = 9
 PRIORITIES = {"normal": None, "low": LAST}
 NO_MEANING = ("x-fal-store-io", "x-fal-object-lifecycle-preference", "x-fal-object-lifecycle", "x-fal-runner-hint")
 IGNORED = "x-stoker-ignored"
+HEADERS = ["X-Fal-Target-Url", "X-Fal-Queue-Priority", "X-Fal-Request-Timeout", "X-Fal-No-Retry", "X-Fal-File-Name"]
+HEADERS += [name.title() for name in NO_MEANING]
+"""What a page of another origin may send."""
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from stoker.cli import jobs, keys, local, nodes, processes, queues, show, sql, tenants, webhooks
+from stoker.cli import certs, jobs, keys, local, nodes, processes, queues, show, sql, tenants, webhooks
 
 VERBS: dict[str, Callable[..., None]] = {
     "demo": local.demo,
@@ -24,6 +24,7 @@ VERBS: dict[str, Callable[..., None]] = {
     "apps": jobs.apps,
     "nodes": nodes.list_nodes,
     "sql": sql.sql,
+    "certs": certs.certs,
 }
 PARTS: dict[str, Callable[[typer.Context], None]] = {
     "api": processes.api,

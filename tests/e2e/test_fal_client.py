@@ -1,9 +1,13 @@
-"""fal's Python client as it is published, against a real stack with real jobs: only its hosts are others."""
+"""fal's own clients as they are published, against a real stack with real jobs: only their hosts are others."""
 
 from __future__ import annotations
 
 import asyncio
 import hashlib
+import json
+import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,12 +20,14 @@ from fal_client import Completed, FalClientHTTPError, FalClientTimeoutError, InP
 from stoker.compat import fal
 from stoker.local import place
 from stoker.local.engines import Engines
+from stoker.local.part import Part, wait_ready
 from stoker.local.stack import Options, Stack, started
 from tests.conftest import scratch_folder
 from tests.support.databases import fresh_database
 
 APP = "tests/served"
 CONSTANTS = ("RUN_URL_FORMAT", "QUEUE_URL_FORMAT", "REALTIME_URL_FORMAT", "REST_URL", "CDN_URL")
+NODE, MODULES = shutil.which("node"), Path(__file__).parents[1] / "javascript" / "node_modules"
 LARGE = b"\x00\x01\x02\x03 101 MiB" * (101 * 1024 * 1024 // 12 + 1)
 """Just over what the client sends as a whole."""
 
@@ -200,3 +206,109 @@ def test_the_async_client_does_the_same(client: fal_client.SyncClient, stack: St
             await handle.get(interval=0.02)
 
     asyncio.run(use())
+
+
+BY_ENVIRONMENT = """
+import sys, fal_client
+app = sys.argv[1]
+assert fal_client.subscribe(app, {"text": "hello"})["text"] == "hello"
+assert fal_client.run(app, {"text": "hello"})["text"] == "hello"
+assert list(fal_client.stream(app, {"text": "hello"}))[-1]["text"] == "hello"
+handle = fal_client.submit(app + "/fail", {"text": "x"}, headers={"x-fal-no-retry": "1"})
+assert fal_client.status(app, handle.request_id) is not None
+try:
+    handle.get()
+except fal_client.FalClientHTTPError as error:
+    print(error.status_code, handle.status_url.partition("/queue/")[0])
+"""
+
+
+def test_environment_variables_alone_point_the_client_to_an_api_with_tls(
+    stack: Stack, own_environ: dict[str, str], tmp_path: Path
+) -> None:
+    words = [sys.executable, "-m", "stoker", "certs", "--dir", str(tmp_path), "--json"]
+    made = json.loads(subprocess.run(words, env=own_environ, capture_output=True, check=True, timeout=60).stdout)
+    environ = {
+        **own_environ,
+        **environment_of(stack),
+        "STOKER_PORT": "0",
+        "STOKER_TLS_CERTIFICATE": made["certificate"],
+        "STOKER_TLS_KEY": made["key"],
+    }
+    process, reader = Part("api", "api", tmp_path / "log", environ).start()
+    try:
+        host = "localhost:" + str(wait_ready(process, reader)["url"]).rpartition(":")[2]
+        hosts = {
+            "FAL_RUN_HOST": f"{host}/run",
+            "FAL_QUEUE_RUN_HOST": f"{host}/queue",
+            "FAL_KEY": stack.api_key,
+            "SSL_CERT_FILE": made["authority"],
+        }
+        ended = subprocess.run(
+            [sys.executable, "-c", BY_ENVIRONMENT, APP],
+            env=own_environ | hosts,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+    finally:
+        process.stop()
+
+    assert ended.stdout.split() == ["500", f"https://{host}"], ended.stderr
+    assert Path(made["key"]).stat().st_mode & 0o077 == 0
+
+
+@pytest.mark.skipif(not (NODE and MODULES.exists()), reason="npm ci --prefix tests/javascript")
+@pytest.mark.parametrize(("way", "large_bytes"), [("middleware", ""), ("proxy", str(101 * 1024 * 1024))])
+def test_the_javascript_client_makes_every_call_that_it_has(
+    stack: Stack, own_environ: dict[str, str], tmp_path: Path, way: str, large_bytes: str
+) -> None:
+    environ = {
+        **own_environ,
+        "STOKER_URL": stack.api_url,
+        "FAL_KEY": stack.api_key,
+        "WAY": way,
+        "FOLDER": str(tmp_path),
+        "LARGE_BYTES": large_bytes,
+    }
+
+    ended = subprocess.run(
+        [str(NODE), "calls.mjs"],
+        cwd=MODULES.parent,
+        env=environ,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+    assert ended.returncode == 0, ended.stderr
+    found = json.loads(ended.stdout)
+    assert found["polled"]["text"] == found["said"] == found["run"] == "hello"
+    assert found["polled"]["id"]
+    assert found["polled"]["last"] == found["afterTimeout"]["status"] == "COMPLETED"
+    assert found["streamed"] == {"text": "hello", "logs": ["saying hello"]}
+    assert (found["invalid"]["name"], found["invalid"]["status"]) == ("ValidationError", 422)
+    assert found["invalid"]["body"]["detail"][0]["loc"] == ["body", "text"]
+    assert found["submitted"]["before"] in ("IN_QUEUE", "IN_PROGRESS")
+    assert (found["submitted"]["after"], found["submitted"]["text"]) == (["waiting"], "waited")
+    assert (found["cancelled"]["result"]["status"], found["cancelled"]["again"]["status"]) == (499, 400)
+    assert "timed out" in found["timeout"]["message"]
+    assert found["afterTimeout"]["error_type"] == "client_cancelled"
+    assert found["stream"]["events"][-1]["text"] == found["stream"]["done"] == "hello"
+    assert found["small"] == "hello"
+    assert found["digest"] == {"sha256": hashlib.sha256(b"hello").hexdigest(), "size_bytes": 5}
+    assert found.get("large", True)
+
+
+def environment_of(stack: Stack) -> dict[str, str]:
+    """What a further API of the stack needs."""
+    return {
+        "DATABASE_URL": stack.database_url,
+        "REDIS_URL": stack.redis_url,
+        "S3_ENDPOINT_URL": stack.s3_endpoint_url,
+        "S3_ACCESS_KEY_ID": stack.s3_access_key_id,
+        "S3_SECRET_ACCESS_KEY": stack.s3_secret_access_key,
+        "S3_BUCKET": stack.s3_bucket,
+    }

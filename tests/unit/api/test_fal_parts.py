@@ -10,6 +10,7 @@ from pydantic import BaseModel
 from starlette.datastructures import Headers
 
 from api.fal import errors, own_links, wishes
+from api.fal.proxy import target_of
 from api.fal.run import streamed
 from api.fal.statuses import WORD, log_json, status_json
 from stoker import File
@@ -119,6 +120,43 @@ def test_a_start_timeout_that_is_no_time_is_refused(seconds: str):
 
 def test_without_headers_there_are_no_wishes():
     assert wishes.read(Headers({})) == wishes.Wishes()
+
+
+@pytest.mark.parametrize(
+    ("url", "meant"),
+    [
+        ("https://queue.fal.run/acme/app?logs=1", ("/queue/acme/app", "logs=1")),
+        ("https://fal.run/acme/app/stream", ("/run/acme/app/stream", "")),
+        (
+            "https://rest.fal.ai/storage/upload/initiate?storage_type=gcs",
+            ("/rest/storage/upload/initiate", "storage_type=gcs"),
+        ),
+        ("https://rest.alpha.fal.ai/tokens/", ("/rest/tokens/", "")),
+    ],
+)
+def test_the_proxy_knows_fals_hosts(url: str, meant: tuple[str, str]):
+    assert target_of(url) == meant
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "",
+        "https://example.com/acme/app",
+        "https://queue.fal.run.example.com/acme/app",
+        "https://queue.fal.run@example.com/acme/app",
+        "https://user@queue.fal.run/acme/app",
+        "http://queue.fal.run/acme/app",
+        "https://queue.fal.run:8080/acme/app",
+        "https://queue.fal.run:x/acme/app",
+        "https://[queue.fal.run/acme/app",
+        "https://queue.fal.run",
+        "https://queue.fal.run/\u00e9",
+        "//queue.fal.run/acme/app",
+    ],
+)
+def test_the_proxy_knows_no_other_host(url: str):
+    assert target_of(url) is None
 
 
 def test_a_stream_is_of_the_endpoint_that_its_path_names_or_of_the_one_before():

@@ -317,6 +317,31 @@ async def test_the_status_stream_of_a_completed_request_tells_all_of_its_log(
     assert (only["status"], [line["message"] for line in only["logs"]]) == ("COMPLETED", ["one"])
 
 
+async def test_the_proxy_answers_what_is_meant_for_fals_hosts_and_nothing_else(
+    caller: Tenant, node: ActingNode, app: str, db: AsyncEngine
+) -> None:
+    def to(url: str, **headers: str) -> dict[str, str]:
+        return {"x-fal-target-url": url, **headers}
+
+    http = caller.http
+    meant = to(f"https://queue.fal.run/{app}/train?fal_max_queue_length=1")
+    sent, full = [await http.post("/api/fal/proxy", json=CAT, headers=meant) for _ in range(2)]
+    own = f"https://queue.fal.run/{app}/requests/{sent.json()['request_id']}/status"
+    asked = await http.get("/api/fal/proxy", headers=to(own))
+    refused = [
+        await http.get("/api/fal/proxy"),
+        await http.get("/api/fal/proxy", headers=to("https://example.com/v1/jobs")),
+    ]
+    climbing = await http.get("/api/fal/proxy", headers=to("https://queue.fal.run/../v1/keys"))
+    async with httpx2.AsyncClient(base_url=http.base_url) as nobody:
+        without = await nobody.get("/api/fal/proxy", headers=to(own))
+
+    assert (sent.status_code, full.status_code, asked.json()["status"]) == (200, 429, "IN_QUEUE")
+    assert [answer.status_code for answer in refused] == [400, 400]
+    assert (climbing.status_code, without.status_code) == (405, 401)  # no route: nothing climbs
+    assert await count_jobs(db, caller.id) == 1
+
+
 async def test_an_empty_body_is_an_empty_input(http: httpx2.AsyncClient, node: ActingNode, app: str) -> None:
     answer = await http.post(f"/queue/{app}", headers={"content-type": "application/json"})
 
@@ -332,7 +357,7 @@ async def test_any_path_is_answered_and_none_breaks_the_server(api: RunningApi) 
     def ask() -> None:
         with httpx2.Client(base_url=api.url, headers=headers, timeout=10) as http:
 
-            @settings(max_examples=60, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+            @settings(max_examples=40, deadline=None, database=None, suppress_health_check=list(HealthCheck))
             @given(PATHS, st.sampled_from(["GET", "POST", "PUT", "DELETE"]))
             def check(path: str, method: str) -> None:
                 answer = http.request(method, path, json={} if method == "POST" else None)
