@@ -57,9 +57,11 @@ async def insert(
     file_name: str,
     size_bytes: int,
     sha256: str,
+    job_id: UUID | None = None,
 ) -> StoredFile:
-    """Record a file whose bytes are stored."""
+    """Record a file whose bytes are stored. One that a job's app has made goes with that job, and may be known."""
     row = {
+        "job_id": job_id,
         "id": file_id,
         "tenant_id": tenant_id,
         "key": key,
@@ -69,7 +71,10 @@ async def insert(
         "sha256": sha256,
     }
     async with db.begin() as tx:
-        return _file((await tx.execute(insert_into(files).values(row).returning(files))).one())
+        storing = insert_into(files).values(row)
+        if job_id is not None:
+            storing = storing.on_conflict_do_update(index_elements=["id"], set_={"job_id": job_id})
+        return _file((await tx.execute(storing.returning(files))).one())
 
 
 async def get(db: AsyncEngine, file_id: str, tenant_id: UUID | None) -> StoredFile:

@@ -33,9 +33,10 @@ from stoker.job_queries import JobView
 from stoker.states import JobState
 from stoker.stored_json import as_given
 from stoker.validation import validate
+from worker_node import passed_on
 from worker_node.attempt import Attempt, StopReason
 from worker_node.engines import Engines
-from worker_node.host_values import AppAnswer, AppCall
+from worker_node.host_values import AppAnswer, AppCall, LocalFile
 from worker_node.patience import Patience
 
 COMMIT_S = 10.0
@@ -66,6 +67,9 @@ class Calls:
             CallRefused, ChildFailed, ChildCancelled: as ``App.call`` says.
             JobCancelled, LeaseLost: the attempt itself is stopped.
         """
+        children.refuse_gpus(uses_gpus=self._attempt.claim.uses_gpus)  # before it is said to wait: it never may
+        for file in asked.files:
+            await self._pass_on(asked, file)
         new = await self._checked(asked)
         parent = self._attempt.lease
         async with self._waiting():
@@ -81,8 +85,16 @@ class Calls:
                 await self._hear(job)
         return answer_of(job)
 
+    async def _pass_on(self, asked: AppCall, file: LocalFile) -> None:
+        """Have the request name a file that the app has just made."""
+        db, claim = self._engines.db, self._attempt.claim
+        file_id = await passed_on.id_of(claim, file)
+        if not await self._try(lambda: passed_on.is_known(db, claim, file_id)):
+            stored = await passed_on.put(self._engines.storage, self._attempt, file_id, file)
+            await self._try(lambda: passed_on.record(db, claim, file_id, file, stored))
+        passed_on.link(asked.input, file, file_id)
+
     async def _checked(self, asked: AppCall) -> NewChild:
-        children.refuse_gpus(uses_gpus=self._attempt.claim.uses_gpus)  # before it is said to wait: it never may
         try:
             version = await self._try(lambda: apps.newest(self._engines.db, asked.app))
             schema = version.endpoint(asked.endpoint).input_schema

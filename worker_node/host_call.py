@@ -142,8 +142,9 @@ class PendingCall:
 
     async def _call_app(self, asked: protocol.CallApp) -> None:
         try:
+            files = _files_of(asked.files)
             answer = await self.call.call_app(
-                AppCall(asked.app, asked.endpoint, json.loads(asked.input_json), asked.key)
+                AppCall(asked.app, asked.endpoint, json.loads(asked.input_json), asked.key, files)
             )
         except Exception as error:  # noqa: BLE001 - whatever it is, the child waits for an answer
             described = failures.describe(error)
@@ -155,13 +156,17 @@ class PendingCall:
     def _result_of(self, done: protocol.Done) -> HostResult:
         return HostResult(
             result=json.loads(done.result_json),
-            files=tuple(LocalFile(at, Path(path), *rest) for at, path, *rest in done.files),
+            files=_files_of(done.files),
             cold_start_s=done.cold_start_s,
             run_s=done.run_s,
             warm=done.warm,
             peak_memory_bytes=done.peak_memory_bytes,
             folder=self._folder,
         )
+
+
+def _files_of(listed: list[list[Any]]) -> tuple[LocalFile, ...]:
+    return tuple(LocalFile(at, Path(path), *rest) for at, path, *rest in listed)
 
 
 def _data_of(text: str) -> dict[str, Any]:

@@ -58,13 +58,31 @@ class HostEvent:
 
 
 @dataclass(frozen=True)
+class LocalFile:
+    """A File that an app made. ``pointer`` is the JSON pointer of its place in a result or a request.
+
+    ``metadata`` are its own fields.
+    """
+
+    pointer: str
+    path: Path
+    file_name: str
+    content_type: str
+    metadata: dict[str, Any]
+
+
+@dataclass(frozen=True)
 class AppCall:
-    """What an endpoint asks of another app. ``key`` stands for the input in the name of the job that it becomes."""
+    """What an endpoint asks of another app. ``key`` stands for the input in the name of the job that it becomes.
+
+    ``files`` lie in the spool, and have no links in ``input`` yet.
+    """
 
     app: str
     endpoint: str
     input: dict[str, Any]
     key: str | None
+    files: tuple[LocalFile, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -95,17 +113,6 @@ class HostCall:
     def names(self) -> dict[str, str | int]:
         """What log lines about this call carry."""
         return {"job_id": str(self.job_id), "attempt": self.attempt}
-
-
-@dataclass(frozen=True)
-class LocalFile:
-    """A File of a result. ``pointer`` is the JSON pointer of its place in the result; ``metadata`` its own fields."""
-
-    pointer: str
-    path: Path
-    file_name: str
-    content_type: str
-    metadata: dict[str, Any]
 
 
 @dataclass(frozen=True)

@@ -42,6 +42,8 @@ ORDER BY finished_at LIMIT :limit
 DELETE_JOBS = text("""
 WITH gone AS (
     DELETE FROM jobs WHERE id = ANY(:job_ids) AND finished_at IS NOT NULL RETURNING id, tenant_id
+), passed_on AS (
+    DELETE FROM files f USING gone g WHERE f.job_id = g.id
 )
 UPDATE tenants t SET events_pruned = greatest(t.events_pruned, p.mark)
 FROM (

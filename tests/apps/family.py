@@ -19,6 +19,10 @@ class Wish(BaseModel, extra="forbid"):
     fail: bool = False
 
 
+class Note(BaseModel):
+    file: File
+
+
 class Said(BaseModel):
     text: str
     file: File | None = None
@@ -46,6 +50,10 @@ class Child(App):
         if wish.fail:
             raise ValueError("the child's own words")
         return Said(text=wish.text, file=File.from_bytes(wish.text.encode(), content_type="text/plain"))
+
+    @endpoint("/read")
+    async def read(self, note: Note) -> Said:
+        return Said(text=await asyncio.to_thread(note.file.path.read_text))
 
 
 class Parent(App):
@@ -81,6 +89,13 @@ class Parent(App):
         call.cancel()
         await asyncio.wait([call])
         return Heard(child="given up" if call.cancelled() else "in time")
+
+    @endpoint("/note")
+    async def write(self, wish: Wish) -> Heard:
+        """Its child reads a file that it has made itself."""
+        note = Note(file=File.from_bytes(wish.text.encode(), content_type="text/plain"))
+        answer = await self.call("tests/child", note, "/read")
+        return Heard(child=answer["text"], file=note.file)
 
     @endpoint("/within", run_timeout=600)
     async def ask_itself(self, wish: Wish) -> Heard:

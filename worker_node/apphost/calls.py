@@ -8,8 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import json
+import secrets
+import shutil
 from collections.abc import Iterator, Mapping
 from itertools import count
+from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel
@@ -19,15 +22,16 @@ from stoker.errors import AppError, CallRefused
 from stoker.files import File, Image
 from worker_node.apphost import failures, protocol
 from worker_node.apphost.link import Link
+from worker_node.apphost.results import bring, pointer
 
 MAX_KEY = 200
 
 
 class Children:
-    """The calls of other apps that one call has made."""
+    """The calls of other apps that one call has made. Files that they pass on lie beside ``folder`` for that time."""
 
-    def __init__(self, link: Link, call_id: str) -> None:
-        self._link, self._call_id = link, call_id
+    def __init__(self, link: Link, call_id: str, folder: Path) -> None:
+        self._link, self._call_id, self._folder = link, call_id, folder
         self._numbers = count()
         self._waiting: dict[int, asyncio.Future[protocol.CallEnded]] = {}
 
@@ -42,18 +46,22 @@ class Children:
         """
         if key is not None and not (isinstance(key, str) and 0 < len(key) <= MAX_KEY and key.isprintable()):
             raise CallRefused(f"{key!r:.80} cannot be a key", hint=f"A text of 1 to {MAX_KEY} printable characters.")
-        text = request_json(request)
         number = next(self._numbers)
-        ended: asyncio.Future[protocol.CallEnded] = asyncio.get_running_loop().create_future()
-        self._waiting[number] = ended
-        self._link.send(protocol.CallApp(self._call_id, number, str(app), str(endpoint), text, key))
+        folder = self._folder.with_name(f"{self._folder.name}.passed-on-{number}")
         try:
-            answer = await ended
-        except asyncio.CancelledError:
-            self._link.send(protocol.LeaveCall(self._call_id, number))
-            raise
+            text, files = await request_json(request, folder)
+            ended: asyncio.Future[protocol.CallEnded] = asyncio.get_running_loop().create_future()
+            self._waiting[number] = ended
+            self._link.send(protocol.CallApp(self._call_id, number, str(app), str(endpoint), text, key, files))
+            try:
+                answer = await ended
+            except asyncio.CancelledError:
+                self._link.send(protocol.LeaveCall(self._call_id, number))
+                raise
+            finally:
+                del self._waiting[number]
         finally:
-            del self._waiting[number]
+            shutil.rmtree(folder, ignore_errors=True)
         if answer.error is not None:
             raise _as_raised_here(answer.error)
         return with_files(json.loads(answer.result_json), answer.files)
@@ -70,39 +78,67 @@ class Children:
             waiting.cancel()
 
 
-def request_json(request: BaseModel | Mapping[str, Any]) -> str:
-    """A request as JSON text.
+async def request_json(request: BaseModel | Mapping[str, Any], folder: Path) -> tuple[str, list[list[Any]]]:
+    """A request as JSON text, with the bytes of the Files that were made here under ``folder``.
 
     Raises:
-        CallRefused: JSON has no form for it, it is too large, or the bytes of one of its Files are here alone.
+        CallRefused: JSON has no form for it, it is too large, or one of its Files is none.
     """
     if not isinstance(request, BaseModel | Mapping):
         raise CallRefused(f"a request is a model or a dict, not {type(request).__name__}")
-    if any(not file.url for file in files_of(request)):
-        raise CallRefused(
-            "a File of the request lies on this machine alone",
-            hint="Pass one that came with the job's request or from another call, or a data URI.",
-        )
+    made = {secrets.token_hex(): file for file in files_of(request) if not file.url}
+    if any(not file.is_local for file in made.values()):
+        raise CallRefused("a File of the request has neither a link nor bytes", hint="Make it of a path or of bytes.")
     try:
-        text = json.dumps(to_jsonable_python(request), allow_nan=False, ensure_ascii=False)
-    except (PydanticSerializationError, ValueError) as error:
+        plain = _with_signs(request, made)
+        files: list[list[Any]] = []
+        if made:
+            found = {at: made[place["url"]] for at, place in _objects(plain, ()) if place.get("url") in made}
+            described, files = await asyncio.to_thread(bring, found, folder)
+            for at, place in list(_objects(plain, ())):
+                if at in described:
+                    place |= described[at]
+        text = json.dumps(plain, allow_nan=False, ensure_ascii=False)
+    except AppError as error:
+        raise CallRefused(f"a File of the request cannot be passed on: {error}", hint=error.hint) from error
+    except (PydanticSerializationError, RecursionError, ValueError) as error:
         raise CallRefused(f"the request cannot be JSON: {error}", hint="Use types that JSON has.") from error
     if len(text) > protocol.MAX_RESULT_BYTES:
         message = f"the request has {len(text)} characters of JSON, {protocol.MAX_RESULT_BYTES} are allowed"
         raise CallRefused(message, hint="Put large data into a File.")
-    return text
+    return text, files
+
+
+def _with_signs(request: BaseModel | Mapping[str, Any], made: Mapping[str, File]) -> Any:
+    """The request as plain values, with a sign in place of the link that a File has not yet: it says where that is."""
+    for sign, file in made.items():
+        file.url = sign
+    try:
+        return to_jsonable_python(request)
+    finally:
+        for file in made.values():
+            file.url = ""
+
+
+def _objects(plain: Any, at: tuple[Any, ...]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Every object in plain values, with its JSON pointer."""
+    if isinstance(plain, dict):
+        yield pointer(at), plain
+    items = plain.items() if isinstance(plain, dict) else enumerate(plain) if isinstance(plain, list) else ()
+    for key, item in items:
+        yield from _objects(item, (*at, key))
 
 
 def with_files(result: dict[str, Any], pointers: list[str]) -> dict[str, Any]:
     """``result`` with a File at each pointer."""
-    for pointer in pointers:
+    for at in pointers:
         place: Any = result
-        *path, last = (part.replace("~1", "/").replace("~0", "~") for part in pointer.lstrip("/").split("/"))
+        *path, last = (part.replace("~1", "/").replace("~0", "~") for part in at.lstrip("/").split("/"))
         for part in path:
             place = place[int(part)] if isinstance(place, list) else place[part]
-        at: Any = int(last) if isinstance(place, list) else last
-        kind = Image if {"width", "height"} <= place[at].keys() else File
-        place[at] = kind.model_validate(place[at])
+        key: Any = int(last) if isinstance(place, list) else last
+        kind = Image if {"width", "height"} <= place[key].keys() else File
+        place[key] = kind.model_validate(place[key])
     return result
 
 

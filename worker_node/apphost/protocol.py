@@ -176,7 +176,7 @@ class Fetch(Message):
 
 @dataclass(frozen=True, slots=True)
 class CallApp(Message):
-    """From the host: a call asks for another app's work."""
+    """From the host: a call asks for another app's work. ``files``, as ``Done`` has them, are those that it made."""
 
     call_id: str
     number: int
@@ -184,6 +184,7 @@ class CallApp(Message):
     endpoint: str
     input_json: str
     key: str | None
+    files: list[list[Any]] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)

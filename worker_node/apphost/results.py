@@ -74,6 +74,16 @@ def _rendered(returned: Any, response: type[BaseModel] | None, folder: Path) -> 
     return Rendered(text, writer.files)
 
 
+def bring(made: Mapping[str, File], folder: Path) -> tuple[dict[str, dict[str, Any]], list[list[Any]]]:
+    """The Files at these pointers as JSON has them, without links, and their bytes under ``folder``: as ``Rendered``.
+
+    Raises:
+        AppError: one of them cannot be written.
+    """
+    writer = _Writer(folder)
+    return {at: writer.write(file, at) for at, file in made.items()}, writer.files
+
+
 def is_light(returned: Any) -> bool:
     """Whether rendering it takes no longer than handing it to a thread would: a few numbers and short texts."""
     parts = [returned]

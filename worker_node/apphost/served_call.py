@@ -36,7 +36,7 @@ class ServedCall:
     def __init__(self, app: App, ranks: AppRanks | None, link: Link, start: protocol.Start, folder: Path) -> None:
         self._app, self._ranks, self._link, self._start, self._folder = app, ranks, link, start, folder
         self._fetches: dict[int, asyncio.Future[Path]] = {}
-        self._children = Children(link, start.call_id)
+        self._children = Children(link, start.call_id, folder)
         self._is_cancelled = False
         self.uses_ranks = False
         self._cold_start_s = 0.0

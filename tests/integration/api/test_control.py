@@ -20,9 +20,10 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from api.control.deliverer import Deliverer
 from api.control.duties import Control
 from api.control.loop import Duty, run_duties
-from stoker import jobs
+from stoker import jobs, stored_files
 from stoker.bus import Bus
 from stoker.database import make_engine
+from stoker.errors import NotFound
 from stoker.jobs import ErrorReport, Failed, Usage
 from stoker.local.engines import Engines
 from stoker.queue import Doorbell, queue_name
@@ -226,16 +227,29 @@ async def test_a_request_that_is_carried_out_again_finds_the_job_it_made(
 
 
 async def test_final_jobs_past_their_retention_are_deleted_with_their_objects(
-    control: Control, http: httpx2.AsyncClient, node: ActingNode, app: str, db: AsyncEngine, storage: Storage
+    control: Control,
+    http: httpx2.AsyncClient,
+    node: ActingNode,
+    app: str,
+    db: AsyncEngine,
+    storage: Storage,
+    tmp_path: Path,
 ) -> None:
     old, young, waiting = [await submit(http, app) for _ in range(3)]
-    keys = []
+    keys, files = [], []
+    (note := tmp_path / "note").write_bytes(b"note")
     for _ in (old, young):
         claim = await node.claim()
         output = await node.store(storage, claim, "cat.png", "", b"png", "image/png")
         lost = await node.store(storage, replace(claim, attempt=7), "cat.png", "", b"lost", "image/png")
         await node.succeed(claim, {}, [output])
         keys += [output.key, lost.key]
+        passed_on = await storage.put_file(f"{claim.tenant_id}/{claim.job_id}/files/f/note", note, "text/plain")
+        file_id, about = stored_files.new_file_id(), {"content_type": "text/plain", "file_name": "note"}
+        stored = {"key": passed_on.key, "size_bytes": 4, "sha256": passed_on.sha256, **about}
+        files.append(
+            await stored_files.insert(db, file_id=file_id, tenant_id=claim.tenant_id, job_id=claim.job_id, **stored)
+        )
     aged = "UPDATE jobs SET finished_at = finished_at - interval '2 days' WHERE id = :id"
     await run(db, aged, id=old)
 
@@ -244,6 +258,10 @@ async def test_final_jobs_past_their_retention_are_deleted_with_their_objects(
     left = [job["id"] for job in (await http.get("/v1/jobs")).json()["jobs"]]
     assert left == [waiting, young]
     assert [await storage.size_of(key) for key in keys] == [None, None, 3, 4]
+    assert [await storage.size_of(file.key) for file in files] == [None, 4]
+    with pytest.raises(NotFound):
+        await stored_files.get(db, files[0].id, None)
+    assert await stored_files.get(db, files[1].id, None) == files[1]
 
 
 async def test_a_duty_that_fails_stops_neither_itself_nor_the_others() -> None:

@@ -45,7 +45,7 @@ async def test_the_views_tell_what_happened(world: World) -> None:
     seen = await world.rows("SELECT state, node_id, progress FROM v_jobs WHERE state = 'running'")
     assert seen == [{"state": "running", "node_id": "n1", "progress": {"step": 1}}]
     await world.rows(
-        "UPDATE job_attempts SET log_file = jsonb_build_object('url', '/outputs/t/log.txt', 'lines', 7) WHERE job_id = :id",
+        "UPDATE job_attempts SET log_file = jsonb_build_object('url', '/a/link', 'lines', 7) WHERE job_id = :id",
         id=running.job_id,
     )
     logs = await world.rows("SELECT log_file FROM v_attempts ORDER BY claimed_at")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import re
 from collections.abc import Iterator
@@ -52,6 +53,19 @@ async def test_a_parent_gets_its_childs_result_and_its_file(node: NodeProcess, d
     lines = [data["message"] for kind, data in await desk.events(job_id) if kind == "log"]
     told = f"child {child} of tests/child"
     assert lines == [f"{told} started", f"{told} succeeded", "the file says good news"]
+
+
+async def test_a_parent_hands_a_file_that_it_has_just_made_to_its_child(
+    node: NodeProcess, desk: Desk, node_dir: Path
+) -> None:
+    job_id = await desk.submit("tests/parent", "/note", text="by hand")
+
+    job = await desk.final(job_id)
+
+    [child] = await children_of(desk, job_id)
+    assert (job.state, job.result["child"], len(job.outputs)) == (JobState.SUCCEEDED, "by hand", 1)
+    assert re.fullmatch("file_[0-9a-f]{32}", (await desk.get(child)).input["file"]["url"])
+    assert not await asyncio.to_thread(lambda: list(node_dir.rglob(f"{job_id}*"))), "nothing of it is left in the spool"
 
 
 async def test_a_child_that_fails_fails_its_parent_by_name(node: NodeProcess, desk: Desk) -> None:

@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 from uuid import uuid4
 
 import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from stoker import apps, children, jobs
+from stoker import apps, children, jobs, stored_files
 from stoker.errors import ChildCancelled
 from stoker.jobs import ClaimRequest, Lease, QueueKey
+from stoker.storage import Storage
 from tests.support.job_world import endpoint, manifest
 from tests.support.nodes import Desk, eventually
 from worker_node.attempt import Attempt
 from worker_node.children import Calls
 from worker_node.engines import Engines
-from worker_node.host_values import AppCall
+from worker_node.host_values import AppCall, LocalFile
 
 pytestmark = pytest.mark.anyio
 
@@ -85,6 +87,42 @@ async def test_many_calls_of_one_child_are_one_line_of_its_start_and_one_of_its_
         data["message"].rsplit(" ", 1)[1] for kind, data in await desk.events(attempt.claim.job_id) if kind == "log"
     ]
     assert said == ["started", "cancelled"]
+
+
+async def test_the_same_file_made_by_another_attempt_is_stored_once_and_finds_the_same_child(
+    engines_of_a_node: Engines, desk: Desk, attempt: Attempt, storage: Storage, tmp_path: Path
+) -> None:
+    waiting = []
+    for number, content in enumerate((b"a note", b"a note", b"another")):
+        (path := tmp_path / f"{number}.txt").write_bytes(content)
+        file = LocalFile("/notes/0", path, "note.txt", "text/plain", {})
+        asked = AppCall(attempt.claim.app, "/", {"prompt": "x", "notes": [{"url": ""}]}, None, (file,))
+        waiting.append(asyncio.create_task(Calls(engines_of_a_node, attempt).call(asked)))
+        await eventually(lambda: has_lines(desk, attempt, len(waiting)), lambda: "the child")
+
+    lines = await said(desk, attempt)
+    kept = []
+    for child in (await desk.get(attempt.claim.job_id)).family.children:
+        [note] = (await desk.get(child.id)).input["notes"]
+        kept.append(await stored_files.get(desk.db, note["url"], attempt.claim.tenant_id))
+    for call in waiting:
+        call.cancel()
+    await asyncio.wait(waiting)
+
+    assert [line.partition("tests/")[2].partition(" ")[2] for line in lines] == ["started", "found again", "started"]
+    assert sorted(file.size_bytes for file in kept) == [6, 7]
+    of_the_job = f"{attempt.claim.tenant_id}/{attempt.claim.job_id}/files/"
+    assert [(file.key.startswith(of_the_job), await storage.size_of(file.key)) for file in kept] == [
+        (True, file.size_bytes) for file in kept
+    ]
+
+
+async def said(desk: Desk, attempt: Attempt) -> list[str]:
+    return [data["message"] for kind, data in await desk.events(attempt.claim.job_id) if kind == "log"]
+
+
+async def has_lines(desk: Desk, attempt: Attempt, count: int) -> bool | None:
+    return len(await said(desk, attempt)) >= count or None
 
 
 async def started(desk: Desk, attempt: Attempt) -> bool | None:
