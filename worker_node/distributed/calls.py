@@ -13,7 +13,14 @@ from collections.abc import Callable, Sequence
 
 from worker_node.distributed import wire
 from worker_node.distributed.batch import Event, Sort
-from worker_node.distributed.errors import CallCancelled, RankError, RankFailed, RunnerError, SerializationFailed
+from worker_node.distributed.errors import (
+    CallCancelled,
+    CallTimeout,
+    RankError,
+    RankFailed,
+    RunnerError,
+    SerializationFailed,
+)
 from worker_node.distributed.events import RankEvent
 from worker_node.distributed.media import Frame
 from worker_node.distributed.messages import REPORTS, Kind, Message
@@ -34,7 +41,7 @@ class Call:
         self.failures: list[RankError] = []
         self.busy = set(range(world_size))
         self.sent = self._is_over = False
-        self.late: asyncio.TimerHandle | None = None
+        self._late: asyncio.TimerHandle | None = None
         self._loop, self._on_outcome = loop, on_outcome
         self._events: collections.deque[Event] = collections.deque()
         self._wake: asyncio.Future[None] | None = None
@@ -43,8 +50,29 @@ class Call:
         self._failed: RunnerError | None = None
         self._cancelled_ranks = 0
 
-    async def next_event(self) -> RankEvent | None:
-        """Wait for the next event; None when there are no more and ``outcome`` is there."""
+    def limit(self, deadline: float, timeout_s: float) -> None:
+        """End it with a CallTimeout at ``deadline``, in the loop's time."""
+        self._late = self._loop.call_at(deadline, lambda: self.interrupt(CallTimeout(timeout_s=timeout_s)))
+
+    def no_limit(self) -> None:
+        """Forget the limit."""
+        if self._late is not None:
+            self._late.cancel()
+
+    async def next_event(self, silence_s: float | None = None) -> RankEvent | None:
+        """Wait for the next event; None when there are no more and ``outcome`` is there. A silence that is longer than
+        ``silence_s`` ends the call.
+        """
+        if silence_s is None:
+            return await self._next_event()
+        error = CallTimeout(timeout_s=silence_s, what="nothing came from the ranks")
+        late = self._loop.call_later(silence_s, self.interrupt, error)
+        try:
+            return await self._next_event()
+        finally:
+            late.cancel()
+
+    async def _next_event(self) -> RankEvent | None:
         while not self._events:
             if self.outcome.done():
                 return None
@@ -82,12 +110,16 @@ class Call:
         if not self.settled.done():
             self.settled.set_result(False)
 
-    def conclude(self, error: RunnerError, *, drop_events: bool = False) -> None:
-        """End the caller's wait with an error. ``drop_events`` also ends the delivery of events that already came."""
+    def interrupt(self, error: RunnerError) -> None:
+        """End the caller's wait with an error, and the delivery of events that already came."""
+        if not self.outcome.done():
+            self.drop_events()
+            self.conclude(error)
+
+    def conclude(self, error: RunnerError) -> None:
+        """End the caller's wait with an error, unless it has ended."""
         if self.outcome.done():
             return
-        if drop_events:
-            self.drop_events()
         self.outcome.set_exception(error)
         # Its caller may be gone; an error that nobody fetches is no fault here.
         self.outcome.exception()

@@ -16,7 +16,6 @@ from worker_node.distributed.batch import Event
 from worker_node.distributed.calls import Call
 from worker_node.distributed.errors import (
     CallCancelled,
-    CallTimeout,
     NotRunning,
     PoolBroken,
     RankDied,
@@ -86,14 +85,17 @@ class Dispatcher:
         loop = asyncio.get_running_loop()
         deadline = None if timeout_s is None else loop.time() + timeout_s
         if not self._turns.try_take():
-            await self._take_turn(deadline, timeout_s or 0.0)
+            await self._turns.take(deadline, timeout_s or 0.0)
+            if self._stopping:
+                self._turns.give_back()
+                raise NotRunning("the runner was stopped")
         call = Call(next(self._numbers), self._world_size, on_outcome=self._on_outcome)
         self._call = call
         try:
             self._on_idle(False)
             self._changed()
             if timeout_s is not None and deadline is not None:
-                call.late = loop.call_at(deadline, self._time_out, call, timeout_s)
+                call.limit(deadline, timeout_s)
             if any(len(frame) >= SHARED_BYTES for frame in value):
                 value = await asyncio.to_thread(stage, value, self._world_size)
             pool = self._warmth.pool if self._warmth.state is RunnerState.WARM else await self._pool_for(call)
@@ -106,40 +108,16 @@ class Dispatcher:
             raise
         return call
 
-    async def _take_turn(self, deadline: float | None, timeout_s: float) -> None:
-        try:
-            async with asyncio.timeout_at(deadline):
-                await self._turns.take()
-        except TimeoutError as exc:
-            what, hint = "the call's turn did not come", "Others are served first: allow more time, or see status()."
-            raise CallTimeout(timeout_s=timeout_s, what=what, hint=hint) from exc
-        if self._stopping:
-            self._turns.give_back()
-            raise NotRunning("the runner was stopped")
-
     def leave(self, call: Call) -> None:
         """Have done with a call; one that has not ended is cancelled."""
-        if call.late is not None:
-            call.late.cancel()
-        if not call.outcome.done():
-            self.interrupt(call, CallCancelled("the caller went away"))
+        call.no_limit()
+        call.interrupt(CallCancelled("the caller went away"))
         call.drop_events()
-
-    def interrupt(self, call: Call, error: RunnerError) -> None:
-        """End a call with an error, and ask the ranks to stop it; nothing where it has ended."""
-        if call.outcome.done():
-            return
-        if call.sent and self._warmth.pool is not None:
-            self._warmth.pool.cancel(call.number)
-        call.conclude(error, drop_events=True)
-
-    def _time_out(self, call: Call, timeout_s: float) -> None:
-        self.interrupt(call, CallTimeout(timeout_s=timeout_s))
 
     async def cancel(self) -> None:
         """Cancel the call that runs, and wait until the ranks are free or are being rebuilt."""
         if (call := self._call) is not None:
-            self.interrupt(call, CallCancelled("cancel() was called"))
+            call.interrupt(CallCancelled("cancel() was called"))
             await asyncio.shield(call.freed)
 
     async def stop(self, timeout_s: float) -> None:
@@ -206,21 +184,12 @@ class Dispatcher:
 
     async def _pool_for(self, call: Call) -> Pool | None:
         """Wait until there are warm ranks; None where the call ended before."""
-        while not call.outcome.done():
-            if self._warmth.state is RunnerState.WARM:
-                return self._warmth.pool
-            warming = asyncio.ensure_future(self._warmth.warm_pool())
-            try:
-                either: list[asyncio.Future[Any]] = [warming, call.outcome]
-                await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
-                if warming.done() and not call.outcome.done():
-                    warming.result()
-            except (PoolBroken, NotRunning) as exc:
-                self.errors = list(exc.reasons) if isinstance(exc, PoolBroken) else self.errors
-                call.conclude(exc)
-            finally:
-                warming.cancel()
-        return None
+        try:
+            return await self._warmth.pool_unless(call.outcome)
+        except (PoolBroken, NotRunning) as exc:
+            self.errors = list(exc.reasons) if isinstance(exc, PoolBroken) else self.errors
+            call.conclude(exc)
+            return None
 
     def _on_outcome(self, call: Call) -> None:
         """The caller has its answer: the ranks are free now, or have to be freed."""
@@ -232,6 +201,8 @@ class Dispatcher:
         if not call.sent or self._are_in_step(call):
             self._free(call)
             return
+        if self._sent_to is not None:
+            self._sent_to.cancel(call.number)
         settling = asyncio.ensure_future(self._settle(call, self._sent_to, error))
         self._tasks.add(settling)
         settling.add_done_callback(self._tasks.discard)
@@ -239,7 +210,6 @@ class Dispatcher:
     async def _settle(self, call: Call, pool: Pool | None, error: BaseException | None) -> None:
         """Wait until the ranks have stopped in step; after the grace, or where they did not, rebuild."""
         if pool is not None:
-            pool.cancel(call.number)
             head_start = asyncio.get_running_loop().call_later(self._grace_s / 4, self._warmth.prepare, pool)
             await asyncio.wait({call.settled}, timeout=self._grace_s)
             head_start.cancel()
@@ -268,6 +238,6 @@ class Dispatcher:
         self._hooks.change(self.status)
 
     def _abandon(self, call: Call, error: RunnerError) -> None:
-        call.conclude(error, drop_events=True)
+        call.interrupt(error)
         if not call.settled.done():
             call.settled.set_result(False)

@@ -20,13 +20,13 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from worker_node.distributed.batch import Item, Line, Lost
+from worker_node.distributed.lines import Lines
 from worker_node.distributed.media import Frame
 from worker_node.distributed.segments import is_staged
 from worker_node.distributed.window import LOG_BYTES, OUTPUT_BYTES, PROGRESS_BYTES, SendWindow
 
 _LINGER_S = 0.001
 _BATCH_ITEMS, _BATCH_BYTES = 128, 2**16
-_MOST_LINES = 10_000
 
 Send = Callable[[dict[str, Any], Sequence[Frame]], None]
 
@@ -40,15 +40,14 @@ class Outbox:
         self._lock = threading.Lock()
         self._room = threading.Condition(self._lock)
         self._owner: int | None = None
-        # What was said in the middle of something else, and lines, which may come from anywhere.
+        # What was said in the middle of something else.
         self._asides: collections.deque[Item] = collections.deque()
-        self._lines: collections.deque[Line] = collections.deque()
+        self._lines = Lines()
         self._items: list[list[Any]] = []
         self._buffers: list[Frame] = []
         self._size_bytes = 0
         self._sent_at = 0.0
         self._held: Item | None = None
-        self._lost_lines = 0
         self._waiting = 0
         self._wake_fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._is_awake = self._is_starved = self._is_closed = False
@@ -84,11 +83,8 @@ class Outbox:
             self._wake()
 
     def line(self, line: Line) -> None:
-        """Send a log line, or drop it: a log must not slow a worker."""
-        if len(self._lines) >= _MOST_LINES:
-            self._lost_lines += 1
-            return
-        self._lines.append(line)
+        """Send a log line, or drop it."""
+        self._lines.add(line)
         self._send_lines_if_free()
 
     def enter(self, call: int) -> None:
@@ -177,20 +173,10 @@ class Outbox:
             self._add(held, held.cost_bytes, held.value[1:])
 
     def _take_lines(self) -> None:
-        while self._lines or self._lost_lines:
-            lost = Lost(self._lost_lines) if self._lost_lines else None
-            if lost is not None:
-                if not self._has_room(lost.cost_bytes, LOG_BYTES):
-                    self._lost_lines += len(self._lines)
-                    self._lines.clear()
-                    self._wake()
-                    return
-                self._lost_lines = 0
-                self._add(lost, lost.cost_bytes)
-            elif self._has_room((line := self._lines.popleft()).cost_bytes, LOG_BYTES):
-                self._add(line, line.cost_bytes)
-            else:
-                self._lost_lines += 1
+        for line in self._lines.take(lambda cost_bytes: self._has_room(cost_bytes, LOG_BYTES)):
+            self._add(line, line.cost_bytes)
+        if self._lines.lost:
+            self._wake()
 
     def _add(self, item: Item | Line | Lost, cost_bytes: int, buffers: Sequence[Frame] = ()) -> None:
         if self._is_closed:
@@ -231,7 +217,7 @@ class Outbox:
         granted.register(self._window.fd, select.POLLIN)
         while not self._is_closed:
             with self._held_lock():
-                is_starved = self._is_starved = self._held is not None or self._lost_lines > 0 or self._waiting > 0
+                is_starved = self._is_starved = self._held is not None or self._lines.lost > 0 or self._waiting > 0
                 is_lingering = self._is_awake = bool(self._items)
             if is_lingering:
                 time.sleep(_LINGER_S)

@@ -1,27 +1,22 @@
 """A pool: one generation of ranks, from their spawn to their end.
 
-Starts all ranks or none, passes on what they say, and says when one ends. Does not restart: after a failure the
-runner throws a pool away and makes the next.
+Starts all ranks or none, passes on what they say, and says when one ends; their processes are a ``crew``. Does not
+restart: after a failure the runner throws a pool away and makes the next.
 """
 
 from __future__ import annotations
 
 import asyncio
-import concurrent.futures
-import contextlib
 import logging
-import os
-import subprocess
 from collections.abc import Sequence
 from typing import Protocol
 
 from worker_node.distributed.batch import Event, Item, Line, unpacked
 from worker_node.distributed.cancel_flag import CancelFlag
 from worker_node.distributed.channel import Channel
-from worker_node.distributed.environment import rank_environment
+from worker_node.distributed.crew import Crew
 from worker_node.distributed.errors import NotRunning, RankDied, SpawnFailed, StartTimeout
 from worker_node.distributed.events import RankLog, RankState, RankStatus
-from worker_node.distributed.guardian import Guardian
 from worker_node.distributed.hub import Hub
 from worker_node.distributed.launch import Launch
 from worker_node.distributed.media import Frame
@@ -57,13 +52,9 @@ class Pool:
     """The ranks of one runner."""
 
     def __init__(self, launch: Launch, listener: Listener, threads: Threads) -> None:
-        loop = asyncio.get_running_loop()
-        self.processes: list[RankProcess] = []
         self._launch, self._listener, self._threads = launch, listener, threads
-        self._loop = loop
         self.logs_dropped = 0
         self._flag = CancelFlag.create()
-        self._guardian: Guardian | None = None
         self._channels: list[Channel] = []
         try:
             for _ in range(launch.world_size):
@@ -73,9 +64,15 @@ class Pool:
             self._close_channels()
             raise
         self._start = Start(launch, self._hub)
-        self._ending = False
         self._dead: RankDied | None = None
-        self._spawning: concurrent.futures.Future[None] | None = None
+        self._crew = Crew(
+            launch,
+            self._channels,
+            [channel.wiring(self._hub, self._flag) for channel in self._channels],
+            on_line=self._on_line,
+            on_end=self._on_end,
+            on_failure=self._start.give_up,
+        )
 
     @property
     def dropped(self) -> int:
@@ -84,7 +81,7 @@ class Pool:
 
     def ranks(self, busy: set[int]) -> tuple[RankStatus, ...]:
         """Describe the ranks, of which ``busy`` work on a call."""
-        return tuple(RankStatus(each.rank, each.pid, self._state_of(each, busy)) for each in self.processes)
+        return tuple(RankStatus(each.rank, each.pid, self._state_of(each, busy)) for each in self._crew.processes)
 
     @property
     def is_whole(self) -> bool:
@@ -130,37 +127,27 @@ class Pool:
 
     async def stop(self, timeout_s: float) -> None:
         """Let the ranks run ``teardown`` and exit; kill those that take longer."""
-        self._ending = True
-        if self._start.ready.done() and self.processes:
+        self._crew.expect_end()
+        if self._start.ready.done() and self._crew.processes:
             self._hub.send(Message(Kind.STOP, 0), range(self._launch.world_size))
-            await asyncio.wait([process.ended for process in self.processes], timeout=timeout_s)
+            await asyncio.wait([process.ended for process in self._crew.processes], timeout=timeout_s)
         await self.destroy()
 
     def kill(self) -> None:
         """Send SIGKILL to every rank, and to what they started."""
-        self._ending = True
-        for process in self.processes:
-            process.kill()
+        self._crew.kill()
         self._start.give_up(NotRunning("the runner was stopped while it started"))
 
     async def destroy(self) -> None:
         """Kill what is left, wait until the processes are gone and give everything back."""
         self.kill()
-        if self._spawning is not None:
-            # What it has open must not be closed under it, and a process that comes now is killed when it is adopted.
-            with contextlib.suppress(Exception):
-                await asyncio.shield(asyncio.wrap_future(self._spawning))
-        for process in self.processes:
-            await asyncio.shield(process.ended)
+        await self._crew.gone()
         self._close()
 
     def destroy_now(self, timeout_s: float) -> None:
         """Do what ``destroy`` does, for callers that cannot await."""
         self.kill()
-        if self._spawning is not None:
-            concurrent.futures.wait({self._spawning}, timeout_s)
-        for process in self.processes:
-            process.reap_now(timeout_s)
+        self._crew.gone_now(timeout_s)
         self._close()
 
     async def _destroy_surely(self) -> None:
@@ -172,59 +159,17 @@ class Pool:
 
     def _close(self) -> None:
         self._hub.close()
+        self._crew.close()
         self._close_channels()
 
     def _close_channels(self) -> None:
-        if self._guardian is not None:
-            self._guardian.close()
         self._flag.close()
         for channel in self._channels:
             channel.close()
 
     async def spawn(self) -> None:
         """Start the processes, once. They import what they need and touch no GPU until ``start`` lets them join."""
-        if self._spawning is None:
-            self._spawning = self._threads.spawner.submit(self._spawn_all)
-        await asyncio.shield(asyncio.wrap_future(self._spawning))
-
-    def _spawn_all(self) -> None:
-        launch = self._launch
-        self._guardian = Guardian()
-        for rank in range(launch.world_size):
-            if self._ending:
-                return
-            wiring = self._channels[rank].wiring(self._hub, self._flag)
-            env = rank_environment(
-                os.environ,
-                launch.env,
-                rank=rank,
-                world_size=launch.world_size,
-                devices=launch.devices,
-                link=wiring.to_text(),
-            )
-            try:
-                popen = RankProcess.spawn(rank, env=env, cwd=launch.cwd, pass_fds=wiring.fds)
-            finally:
-                self._channels[rank].handed_over()
-            if self._loop.is_closed():
-                popen.kill()
-                return
-            self._loop.call_soon_threadsafe(self._adopt, rank, popen)
-
-    def _adopt(self, rank: int, popen: subprocess.Popen[bytes]) -> None:
-        try:
-            process = RankProcess(rank, popen, self._channels[rank].lifeline.fd, self._on_line)
-        except OSError as exc:  # no descriptor is left to watch it with
-            popen.kill()
-            popen.wait()
-            self._start.give_up(SpawnFailed(f"rank {rank} cannot be watched: {exc}"))
-            return
-        self.processes.append(process)
-        process.ending.add_done_callback(lambda ending: self._on_end(process, ending.result()))
-        if self._ending:
-            process.kill()
-        elif self._guardian is not None:
-            self._guardian.watch(process.pid)
+        await self._crew.spawn(self._threads.spawner)
 
     def _state_of(self, process: RankProcess, busy: set[int]) -> RankState:
         if process.ending.done():
@@ -245,8 +190,8 @@ class Pool:
             # What hangs on this message can never be whole: let it end as if the rank were gone.
             _log.exception("a message of rank %d could not be taken", message.rank)
             self._start.give_up(SpawnFailed(f"a message of rank {message.rank} could not be taken: {exc}"))
-            if message.rank < len(self.processes):
-                self.processes[message.rank].kill()
+            if message.rank < len(self._crew.processes):
+                self._crew.processes[message.rank].kill()
 
     def _take(self, message: Message) -> None:
         if message.kind is Kind.BATCH:
@@ -276,8 +221,6 @@ class Pool:
         self._listener.on_log(RankLog(rank, logging.WARNING if stream == "stderr" else logging.INFO, text))
 
     def _on_end(self, process: RankProcess, exit_code: int) -> None:
-        if self._ending:
-            return
         self._hub.drain()
         error = RankDied(rank=process.rank, exit_code=exit_code, last_output=process.last_output)
         self._dead = self._dead or error

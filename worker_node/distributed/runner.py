@@ -6,7 +6,6 @@ Never imports torch, unless a result holds a tensor.
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import dataclasses
 import functools
@@ -17,9 +16,8 @@ from types import MappingProxyType, TracebackType
 from typing import Any, Self
 
 from worker_node.distributed import wire
-from worker_node.distributed.calls import Call
 from worker_node.distributed.dispatch import Dispatcher
-from worker_node.distributed.errors import AlreadyRunning, CallTimeout, NotRunning, RunnerError
+from worker_node.distributed.errors import AlreadyRunning, NotRunning, RunnerError
 from worker_node.distributed.events import RankEvent, RankLog, RunnerState, RunnerStatus
 from worker_node.distributed.hooks import Hooks
 from worker_node.distributed.keepalive import KeepAlive
@@ -178,12 +176,12 @@ class DistributedRunner:
         call = await self._dispatcher.begin(payload, streaming=True, wants_events=True, timeout_s=timeout)
         try:
             if as_text_events:
-                following = functools.partial(self._next_event, call, streaming_timeout)
+                following = functools.partial(call.next_event, streaming_timeout)
                 async with contextlib.aclosing(texts(call, following, self._heartbeat_s, image_format)) as stream:
                     async for text in stream:
                         yield text
             else:
-                while (event := await self._next_event(call, streaming_timeout)) is not None:
+                while (event := await call.next_event(streaming_timeout)) is not None:
                     yield event.data
                 yield wire.decode(call.outcome.result())
         finally:
@@ -249,13 +247,3 @@ class DistributedRunner:
 
     def _on_idle(self, idle: bool) -> None:
         (self._keepalive.start if idle else self._keepalive.cancel)()
-
-    async def _next_event(self, call: Call, streaming_timeout: float | None) -> RankEvent | None:
-        if streaming_timeout is None:
-            return await call.next_event()
-        silence = CallTimeout(timeout_s=streaming_timeout, what="nothing came from the ranks")
-        late = asyncio.get_running_loop().call_later(streaming_timeout, self._dispatcher.interrupt, call, silence)
-        try:
-            return await call.next_event()
-        finally:
-            late.cancel()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import collections
 
-from worker_node.distributed.errors import RunnerError, TooManyWaiting
+from worker_node.distributed.errors import CallTimeout, RunnerError, TooManyWaiting
 
 
 class Turns:
@@ -26,12 +26,21 @@ class Turns:
         is_free, self._taken = not self._taken, True
         return is_free
 
-    async def take(self) -> None:
-        """Wait for the turn; whoever gets it gives it back.
+    async def take(self, deadline: float | None, timeout_s: float) -> None:
+        """Wait for the turn until ``deadline``, in the loop's time; whoever gets it gives it back.
 
         Raises:
             TooManyWaiting: the bound is reached.
+            CallTimeout: it did not come in ``timeout_s``.
         """
+        try:
+            async with asyncio.timeout_at(deadline):
+                await self._take()
+        except TimeoutError as exc:
+            what, hint = "the call's turn did not come", "Others are served first: allow more time, or see status()."
+            raise CallTimeout(timeout_s=timeout_s, what=what, hint=hint) from exc
+
+    async def _take(self) -> None:
         if self.try_take():
             return
         if len(self._waiters) >= self._limit:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
+from typing import Any
 
 from worker_node.distributed.errors import NotRunning, PoolBroken, RankDied, RunnerError, SpawnFailed
 from worker_node.distributed.events import RunnerState
@@ -69,16 +70,25 @@ class Warmth:
                 self._forget()
             raise
 
-    async def warm_pool(self) -> Pool:
-        """Wait for a pool that can serve.
+    async def pool_unless(self, over: asyncio.Future[Any]) -> Pool | None:
+        """Wait for a pool that can serve; None where ``over`` was first.
 
         Raises:
             PoolBroken: rebuilding was given up.
             NotRunning: there is none and none is being made.
         """
-        if self._ready is None:
-            raise NotRunning("the runner is not running")
-        return await asyncio.shield(self._ready)
+        while not over.done():
+            if self.state is RunnerState.WARM:
+                return self.pool
+            warming = asyncio.ensure_future(self._warm_pool())
+            try:
+                either: list[asyncio.Future[Any]] = [warming, over]
+                await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+                if warming.done() and not over.done():
+                    warming.result()
+            finally:
+                warming.cancel()
+        return None
 
     def rebuild(self, pool: Pool, cause: RunnerError, *, counts: bool) -> None:
         """Kill ``pool`` and make another in the background. ``counts``: it was lost with no call to blame."""
@@ -132,6 +142,11 @@ class Warmth:
                 pool.destroy_now(timeout_s)
         self._spare.drop_now(timeout_s)
         self._forget()
+
+    async def _warm_pool(self) -> Pool:
+        if self._ready is None:
+            raise NotRunning("the runner is not running")
+        return await asyncio.shield(self._ready)
 
     async def _make(self, instead_of: Pool | None = None) -> None:
         ready, launch, threads = self._ready, self._launch, self._threads
