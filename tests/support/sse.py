@@ -51,7 +51,7 @@ async def _patiently(stream: AsyncIterator[Frame]) -> AsyncIterator[Frame]:
     while True:
         began = clock()
         try:
-            async with waiting_for(f"an event; the last one was {last_id}", left_s):
+            async with waiting_for(f"an event, {PATIENCE_S:g} s after the last one: {last_id}", left_s):
                 frame = await anext(stream)
         except StopAsyncIteration:
             return

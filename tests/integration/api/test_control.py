@@ -126,6 +126,24 @@ async def test_leases_are_spared_for_their_length_after_the_database_was_away(
     await away.dispose()
 
 
+async def test_a_reaper_that_has_just_begun_spares_leases_for_their_length_after_the_servers_start(
+    control: Control, http: httpx2.AsyncClient, node: ActingNode, app: str, db: AsyncEngine
+) -> None:
+    """It saw no outage, but there may have been one: it was perhaps away itself."""
+    job_id = await submit(http, app)
+    await node.claim()
+    await run(db, "UPDATE job_leases SET expires_at = stoker_now() - interval '1 s' WHERE job_id = :id", id=job_id)
+    lease = "UPDATE nodes SET lease_s = :lease_s WHERE id = :id"
+
+    await run(db, lease, id=node.node_id, lease_s=86_400.0)  # longer than any server of tests has been up
+    spared = await control.reaper.reap(db)
+    await run(db, lease, id=node.node_id, lease_s=0.0)
+    taken = await control.reaper.reap(db)
+
+    assert spared == []
+    assert [str(moved.job_id) for moved in taken] == [job_id]
+
+
 async def test_the_lease_of_a_node_that_stays_silent_after_an_outage_is_not_spared_for_ever(
     control: Control, http: httpx2.AsyncClient, node: ActingNode, app: str, db: AsyncEngine
 ) -> None:
