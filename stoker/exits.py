@@ -10,7 +10,7 @@ from typing import Any
 
 from stoker.errors import NodeLost
 from stoker.ids import new_id
-from stoker.job_values import ErrorReport, Failed, Lease, Stopped, Succeeded, Usage
+from stoker.job_values import End, ErrorReport, Failed, Lease, Succeeded, Usage
 from stoker.retries import AVOID_S, Decision, Tried, after_failure
 from stoker.states import TRANSITIONS, JobState, Trigger
 
@@ -34,15 +34,16 @@ _REASONS = {
 }
 
 
-def succeeded(lease: Lease, outcome: Succeeded, usage: Usage) -> Exit:
+def ended(end: End) -> Exit:
+    """The attempt was not a failure."""
+    if not isinstance(end.outcome, Succeeded):
+        return _exit(end.lease, Decision(Trigger.CANCEL), usage=end.usage)
     outputs = [
-        asdict(output) | {"id": str(output.id), "position": position} for position, output in enumerate(outcome.outputs)
+        asdict(output) | {"id": str(output.id), "position": position}
+        for position, output in enumerate(end.outcome.outputs)
     ]
-    return _exit(lease, Decision(Trigger.SUCCEED), usage=usage) | {"result": outcome.result, "outputs": outputs}
-
-
-def stopped(lease: Lease, _: Stopped, usage: Usage) -> Exit:
-    return _exit(lease, Decision(Trigger.CANCEL), usage=usage)
+    leaving = _exit(end.lease, Decision(Trigger.SUCCEED), usage=end.usage)
+    return leaving | {"result": end.outcome.result, "outputs": outputs}
 
 
 def failed(lease: Lease, outcome: Failed, usage: Usage, *, tried: Tried, node_id: str, chance: float) -> Exit:

@@ -289,6 +289,16 @@ Outcome = Succeeded | Failed | Stopped
 
 
 @dataclass(frozen=True)
+class End:
+    """An attempt that ends without having failed, and the claim that its node makes with it."""
+
+    lease: Lease
+    outcome: Succeeded | Stopped
+    usage: Usage
+    then: ClaimRequest | None = None
+
+
+@dataclass(frozen=True)
 class Usage:
     """What an attempt took. ``phases`` are seconds by name: cold_start, run, upload; Postgres adds the rest."""
 
@@ -307,6 +317,13 @@ class Finished:
     state: JobState | None = None
     seq: int = 0
     next: Claim | None = None
+
+    @classmethod
+    def of(cls, left: Mapping[str, Any] | None, following: Claim | None) -> Self:
+        """What ``leave_running.sql`` answered about the attempt, and the claim about the next."""
+        if left is None:
+            return cls(applied=False)
+        return cls(applied=True, state=JobState(left["state"]), seq=left["seq"], next=following)
 
 
 @dataclass(frozen=True)

@@ -29,6 +29,7 @@ from stoker.job_values import (
     CancelResult,
     Claim,
     ClaimRequest,
+    End,
     ErrorReport,
     Failed,
     Finished,
@@ -52,6 +53,7 @@ __all__ = [
     "CancelResult",
     "Claim",
     "ClaimRequest",
+    "End",
     "ErrorReport",
     "Failed",
     "Finished",
@@ -71,6 +73,7 @@ __all__ = [
     "claim",
     "expire_unstarted",
     "finish",
+    "finish_alike",
     "promote_due",
     "reap",
     "release",
@@ -180,25 +183,29 @@ async def finish(
     """End an attempt, and claim the next job of the same app in the same transaction if ``then`` asks so."""
     if isinstance(outcome, Failed):
         return await _finish_step_by_step(db, lease, outcome, usage, then)
-    if isinstance(outcome, Succeeded):
-        leaving = exits.succeeded(lease, outcome, usage)
-    else:
-        leaving = exits.stopped(lease, outcome, usage)
-    end: sql.Step = ("leave_running", {"exits": as_possible([leaving])})
-    steps: list[sql.Step] = [("lock_app_of_job", {"job_id": lease.job_id}), end]
-    if then is not None:
-        steps.append(claiming.step(then, after=lease))
     try:
-        _, left, *claimed = await sql.at_once(db, *steps)
+        [finished] = await finish_alike(db, [End(lease, outcome, usage, then)])
     except psycopg.Error as error:
         if then is None or error.sqlstate is None or is_unreachable(error):
             raise
         # Refused as a whole, perhaps for the claim's sake, which must not cost the result.
         return await _finish_step_by_step(db, lease, outcome, usage, then)
-    if not left:
-        return Finished(applied=False)
-    following = claiming.taken(claimed[0]) if claimed else None
-    return Finished(applied=True, state=JobState(left[0]["state"]), seq=left[0]["seq"], next=following)
+    return finished
+
+
+async def finish_alike(db: AsyncEngine, ends: Sequence[End]) -> list[Finished]:
+    """End attempts of one app that have not failed, and claim what is to follow each: all of that or none."""
+    steps: list[sql.Step] = [
+        ("lock_app_of_job", {"job_id": ends[0].lease.job_id}),
+        ("leave_running", {"exits": as_possible([exits.ended(end) for end in ends])}),
+        *(claiming.step(end.then, after=end.lease) for end in ends if end.then is not None),
+    ]
+    _, left, *answers = await sql.at_once(db, *steps)
+    by_job, claimed = {row["job_id"]: row for row in left}, iter(answers)
+    return [
+        Finished.of(by_job.get(end.lease.job_id), claiming.taken(next(claimed)) if end.then is not None else None)
+        for end in ends
+    ]
 
 
 async def request_cancel(db: AsyncEngine, job_id: UUID, tenant_id: UUID | None) -> CancelResult:
@@ -319,10 +326,8 @@ async def _finish_step_by_step(
     """The same where what is written depends on what is found, or where all at once was refused."""
     async with transaction(db) as tx:
         await sql.run(tx, "lock_app_of_job", {"job_id": lease.job_id})
-        if isinstance(outcome, Succeeded):
-            leaving = exits.succeeded(lease, outcome, usage)
-        elif isinstance(outcome, Stopped):
-            leaving = exits.stopped(lease, outcome, usage)
+        if not isinstance(outcome, Failed):
+            leaving = exits.ended(End(lease, outcome, usage))
         else:
             held = await sql.row(tx, "hold_leases", _listed([lease]) | {"excused": EXCUSED, "only_expired": False})
             if held is None:

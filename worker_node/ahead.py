@@ -1,18 +1,21 @@
-"""Ahead: the job that a seat has claimed for when its run ends, so that a deep queue of short jobs waits for no commit.
+"""Ahead: the jobs that a seat has claimed for when its run ends, so that a deep queue of short ones awaits no commit.
 
-While one job runs, the end of the one before is recorded and in the same transaction the next one is claimed. That pays
-where runs are about as short as a commit, and only there: a job that is claimed ahead could have begun elsewhere, so it
-is given back, unharmed, if the one before it lasts. ``executor`` has one for each seat.
+While one job runs, the ends of those before are recorded, and in the same transactions the next ones are claimed. That
+pays where runs are about as short as a commit, and only there: a job that is claimed ahead could have begun elsewhere,
+so it is given back, unharmed, if the one before it lasts. ``work`` has one for each seat that it is on.
 """
 
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Callable, Coroutine
 from typing import Any
 
 from worker_node.attempt import Attempt
 
+MOST = 4
+"""So many claims are ahead or on their way at most: each is a lease, and a result in memory while Postgres is away."""
 PAUSE_S = 0.5
 """How long no further claim ahead is tried after one that found nothing."""
 
@@ -26,37 +29,44 @@ class Ahead:
     def __init__(self, give_back: Callable[[Attempt], Coroutine[Any, Any, None]], below_s: float) -> None:
         self._give_back, self._below_s = give_back, below_s
         self._loop = asyncio.get_running_loop()
-        self._claiming: asyncio.Task[Attempt | None] | None = None
+        self._claiming: deque[asyncio.Task[Attempt | None]] = deque()
         self._leaving: set[asyncio.Task[None]] = set()
         self._timer: asyncio.TimerHandle | None = None
-        self._not_before = 0.0
+        self._not_before, self._was_late = 0.0, False
 
     def pays(self, ran_s: float) -> bool:
-        """Whether to claim ahead after a run that took so long."""
+        """Whether to have a claim ahead in the place of one that was taken, after a run that took so long."""
         return ran_s < self._below_s and self._loop.time() >= self._not_before
 
+    def lacks_one(self, ran_s: float) -> bool:
+        """Whether one more would have kept the seat at work, and would not wait for long behind such runs."""
+        return self._was_late and len(self._claiming) < MOST and self.pays(ran_s * (len(self._claiming) + 1))
+
     def begin(self, claiming: Coroutine[Any, Any, Attempt | None]) -> None:
-        """Claim while the seat's next job runs. There is none ahead now."""
-        self._claiming = asyncio.create_task(claiming)
-        self._timer = self._loop.call_later(2 * self._below_s, self.drop)
+        """Claim while the seat's next job runs."""
+        self._claiming.append(asyncio.create_task(claiming))
+        if self._timer is None:
+            self._timer = self._loop.call_later(2 * self._below_s, self.drop)
 
     async def taken(self) -> Attempt | None:
-        """What was claimed, as soon as that is known. From then on it is the caller's."""
-        if self._claiming is None:
-            return None
-        claiming, self._claiming = self._claiming, None
+        """What was claimed first, as soon as that is known. From then on it is the caller's."""
         self._stop_timer()
-        attempt = await claiming
-        if attempt is None:
-            self._not_before = self._loop.time() + PAUSE_S
+        attempt: Attempt | None = None
+        while self._claiming and attempt is None:
+            claiming = self._claiming.popleft()
+            self._was_late = not claiming.done()
+            attempt = await claiming
+            if attempt is None:
+                self._not_before = self._loop.time() + PAUSE_S
+        if self._claiming:
+            self._timer = self._loop.call_later(2 * self._below_s, self.drop)
         return attempt
 
     def drop(self) -> None:
         """Give back what was claimed, or is about to be."""
-        if self._claiming is not None:
-            claiming, self._claiming = self._claiming, None
-            self._stop_timer()
-            leaving = asyncio.create_task(self._drop(claiming))
+        self._stop_timer()
+        while self._claiming:
+            leaving = asyncio.create_task(self._drop(self._claiming.popleft()))
             self._leaving.add(leaving)
             leaving.add_done_callback(self._leaving.discard)
 

@@ -67,7 +67,7 @@ async def finish(
         reach(Point.NODE_FINISHING)
         try:
             async with asyncio.timeout(COMMIT_S):
-                finished = await jobs.finish(engines.db, attempt.lease, outcome, usage, then=then)
+                finished = await engines.records.finish(attempt.claim.app, attempt.lease, outcome, usage, then)
         except Exception as error:
             if not (is_passing(error) or isinstance(error, TimeoutError)):
                 raise

@@ -16,6 +16,7 @@ from stoker.settings import NodeSettings
 from stoker.storage import Storage
 from worker_node.ends import Ends
 from worker_node.metrics import NodeMetrics
+from worker_node.records import Records
 
 CONNECTIONS = 8
 CALLS_AT_ONCE = 4
@@ -36,6 +37,7 @@ class Engines:
     def __post_init__(self) -> None:
         self.ends = Ends(self.db, self.bus, self.look_s)
         self.turns = asyncio.Semaphore(CALLS_AT_ONCE)
+        self.records = Records(self.db)
 
     def tell(self, job_id: UUID, seq: int, tenant_id: UUID | None = None, *, is_final: bool = False) -> None:
         """Let those who follow the job know of row ``seq``, without waiting for Redis."""

@@ -1,8 +1,8 @@
 """Work: job after job on one seat, until there is none to take. One pipe: run, store, finish, and the next claim.
 
 When the run on a seat ends, its next job is claimed at once: in the transaction that finishes the last one, or, where
-files are still to be stored, beside their upload. While jobs are short the one after that is claimed ahead
-(``worker_node.ahead``). So a seat holds three leases at most. ``executor`` begins it with the first job.
+files are still to be stored, beside their upload: so a seat holds two leases. While jobs are short it claims a few more
+ahead (``worker_node.ahead``). ``executor`` begins it with the first job.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ class Work:
             began = loop.time()
             with log.about(**attempt.names):
                 ran = await run(self._host, self._engines, attempt, self._placement, folder=self._folder(attempt))
-            pays = ahead.pays(loop.time() - began)
+            ran_s = loop.time() - began
             self._seats.wait(seat, waits=False)
             reach(Point.NODE_RAN)
             following = await self._taken(seat, ahead)
@@ -90,11 +90,13 @@ class Work:
                 seat.storing = asyncio.create_task(self._store_and_finish(attempt, ran))
                 is_beside = True
             elif following is not None:
-                ahead.begin(self._finish_beside(seat, attempt, ran, claims=pays))
+                ahead.begin(self._finish_beside(seat, attempt, ran, claims=ahead.pays(ran_s)))
                 is_beside = True
+                if ahead.lacks_one(ran_s) and self._seats.can_take_ahead(seat):
+                    ahead.begin(self._claims.claim_ahead(seat))
             else:
                 following = await self._finish_and_claim(seat, attempt, ran)
-                if following is not None and pays and self._seats.can_take_ahead(seat):
+                if following is not None and ahead.pays(ran_s) and self._seats.can_take_ahead(seat):
                     ahead.begin(self._claims.claim_ahead(seat))
                 return following
         finally:

@@ -99,5 +99,36 @@ async def test_only_short_runs_are_followed_by_a_claim_ahead_and_none_after_one_
     assert not ahead.pays(0.001)
 
 
+async def test_what_was_claimed_first_is_taken_first_and_what_found_nothing_is_passed_over() -> None:
+    given, first, second, last = Given(), claimed(), claimed(), claimed()
+    ahead = Ahead(given.back, 1.0)
+    for attempt in (first, None, second, last):
+        ahead.begin(of(attempt))
+
+    assert [await ahead.taken(), await ahead.taken()] == [first, second]
+    ahead.drop()
+    await ahead.settle()
+    assert given.attempts == [last]
+
+
+async def test_a_seat_that_had_to_wait_claims_one_more_while_that_is_not_long() -> None:
+    made, ahead = asyncio.Event(), Ahead(Given().back, 0.05)
+    assert not ahead.lacks_one(0.001)
+
+    ahead.begin(of(claimed(), made))
+    asyncio.get_running_loop().call_soon(made.set)
+    await ahead.taken()
+    assert ahead.lacks_one(0.001)
+    assert not ahead.lacks_one(0.06)
+
+    for _ in range(3):
+        ahead.begin(of(claimed()))
+    assert ahead.lacks_one(0.01)
+    assert not ahead.lacks_one(0.02)  # the last of them would begin after 0.08 s
+    ahead.begin(of(claimed()))
+    assert not ahead.lacks_one(0.001)
+    await ahead.settle()
+
+
 async def test_it_can_be_left_out() -> None:
     assert not Ahead(Given().back, 0.0).pays(0.0)
