@@ -156,6 +156,7 @@ def list_jobs(
     app: Annotated[str | None, typer.Option(help="Only this app's.")] = None,
     state: Annotated[JobState | None, typer.Option(help="Only jobs in this state.")] = None,
     tag: Annotated[str | None, typer.Option(help="Only jobs with this tag.")] = None,
+    parent: Annotated[str | None, typer.Option(help="Only jobs that this one has started.", metavar="ID")] = None,
     limit: Annotated[int, typer.Option(min=1, max=100, help="How many.")] = 20,
     cursor: Annotated[str | None, typer.Option(help="The next_cursor of the page before.")] = None,
     api_url: ApiUrl = None,
@@ -164,7 +165,7 @@ def list_jobs(
 ) -> None:
     """List jobs, newest first."""
     with connect(api_url, api_key) as client:
-        page = client.list(app=app, state=state and state.value, tag=tag, cursor=cursor, limit=limit)
+        page = client.list(app=app, state=state and state.value, tag=tag, parent=parent, cursor=cursor, limit=limit)
     if as_json:
         show.as_json(page.model_dump(mode="json"))
         return

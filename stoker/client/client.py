@@ -209,15 +209,17 @@ class Client:
         state: str | None = None,
         tag: str | None = None,
         since: datetime | None = None,
+        parent: UUID | str | None = None,
         cursor: str | None = None,
         limit: int | None = None,
     ) -> JobPage:
-        """The tenant's jobs, newest first; ``get`` has their input, result and outputs."""
+        """The tenant's jobs, newest first; ``get`` has their input, result and outputs. ``parent``: what it started."""
         wanted = {
             "app": app,
             "state": state,
             "tag": tag,
             "since": since and since.isoformat(),
+            "parent": parent and str(parent),
             "cursor": cursor,
             "limit": limit,
         }

@@ -10,14 +10,17 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import PIL.Image
 import pytest
 
+from examples.album.app import MARGIN, SIDE
 from stoker.local import place
 from stoker.local.stack import Options, Stack, started
 from tests.conftest import scratch_folder
 
 ROOT = Path(__file__).parents[2]
-APPS = ("examples.echo.app:Echo", "tests.apps.badly:Failing", "tests.apps.badly:Blocker")
+ALBUM = ("examples.album.app:Album", "examples.album.app:Painter")
+APPS = ("examples.echo.app:Echo", *ALBUM, "tests.apps.badly:Failing", "tests.apps.badly:Blocker")
 
 Command = Callable[..., "subprocess.CompletedProcess[str]"]
 
@@ -91,6 +94,19 @@ def test_every_verb_speaks_json(stoker: Command, stack: Stack):
     assert [job["id"] for job in listed["jobs"]] == [job_id]
     assert "examples/echo" in {app["app"] for app in apps}
     assert rows == [{"app": "examples/echo", "state": "succeeded"}]
+
+
+def test_an_app_that_calls_another_has_its_jobs_listed_under_its_own(stoker: Command, tmp_path: Path):
+    ended = stoker("submit", "examples/album", "-i", "words=a garden", "-i", "pictures:=2", "--out", "made")
+
+    assert ended.returncode == 0, ended.stderr
+    saved = tmp_path / ended.stdout.splitlines()[1]
+    started = read_json(stoker("jobs", "--parent", saved.parent.name, "--json"))["jobs"]
+    with PIL.Image.open(saved) as picture:
+        assert picture.size == (2 * SIDE + 2 * MARGIN, SIDE + 2 * MARGIN)
+    assert [(job["app"], job["endpoint"]) for job in started] == [
+        ("examples/painter", path) for path in ("/frame", "/", "/")
+    ]
 
 
 def test_events_go_on_after_the_one_that_is_named(stoker: Command):

@@ -1,0 +1,1 @@
+"""Two apps, of which one has its work done by the other."""
