@@ -15,8 +15,10 @@ from sqlalchemy import delete, func, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from stoker import jobs
+from stoker import audit, jobs
 from stoker.database import reading
+from stoker.errors import NotFound
+from stoker.keys import Caller
 from stoker.tables import app_versions, apps, job_leases, nodes, runners
 
 NodeState = Literal["ready", "draining", "stopped"]
@@ -94,7 +96,7 @@ class NodeRow:
 async def register(db: AsyncEngine, node: NodeInfo) -> list[UUID]:
     """Make a node known as ready. What its former boot held is released at once: the jobs that were."""
     described = asdict(node)
-    row = {"id": described.pop("node_id"), **described, "state": "ready"}
+    row = {"id": described.pop("node_id"), **described, "state": "ready", "drain_requested_at": None}
     fresh = row | {"registered_at": func.stoker_now(), "heartbeat_at": func.stoker_now()}
     async with db.begin() as tx:
         await tx.execute(insert(nodes).values(row).on_conflict_do_update(index_elements=["id"], set_=fresh))
@@ -120,6 +122,28 @@ async def set_state(db: AsyncEngine, node_id: str, boot_id: UUID, state: NodeSta
     """Say that a node drains or has stopped. A former boot's word changes nothing."""
     async with db.begin() as tx:
         await tx.execute(update(nodes).where(nodes.c.id == node_id, nodes.c.boot_id == boot_id).values(state=state))
+
+
+async def request_drain(db: AsyncEngine, node_id: str, by: Caller | None = None) -> None:
+    """Have a node take no more jobs, finish or give back what it has, and end. It hears of it at its next look.
+
+    Raises:
+        NotFound: there is no node of this id that is ready.
+    """
+    ready = (nodes.c.id == node_id) & (nodes.c.state == "ready")
+    async with db.begin() as tx:
+        asked = await tx.execute(update(nodes).where(ready).values(drain_requested_at=func.stoker_now()))
+        if not asked.rowcount:
+            raise NotFound(f"no node {node_id[:200]!r} is ready", hint="GET /v1/nodes lists them with their states.")
+        await audit.record(tx, "node.drain", node_id, by=by)
+
+
+async def is_drain_requested(db: AsyncEngine, node_id: str, boot_id: UUID) -> bool:
+    """Whether an admin has asked this boot of the node to drain."""
+    mine = (nodes.c.id == node_id) & (nodes.c.boot_id == boot_id)
+    async with reading(db) as tx:
+        asked = await tx.execute(select(nodes.c.id).where(mine, nodes.c.drain_requested_at.is_not(None)))
+        return asked.first() is not None
 
 
 async def list_nodes(db: AsyncEngine) -> list[NodeRow]:

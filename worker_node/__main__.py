@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from concurrent.futures import Future
@@ -63,6 +64,7 @@ def _serve(options: argparse.Namespace, settings: NodeSettings) -> int:
     side.run(node.start(specs))
     gate = Gate(node.apps, node.can_start)
     node.on_change = gate.changed
+    node.on_drain = lambda: os.kill(os.getpid(), signal.SIGTERM)
     consumer = make_consumer(
         make_celery(settings.redis_url), node_id=identity.node_id, gate=gate, answerer=Answers(side, node)
     )

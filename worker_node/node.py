@@ -56,6 +56,8 @@ class Node:
         """One line for each app that was asked for and is not served."""
         self.on_change: Callable[[str], None] = lambda _app: None
         """Called with an app whose ``can_start`` may have changed: the gate's ``changed``."""
+        self.on_drain: Callable[[], None] = lambda: None
+        """Called when an admin has asked the node to drain: the process ends itself in order."""
 
     @property
     def apps(self) -> list[str]:
@@ -125,6 +127,7 @@ class Node:
             look.give_turns,
             self._listen_for_cancels,
             self._presence.report_runners,
+            self._heed_drain,
         )
         self._tasks += [asyncio.create_task(keep_up(duty)) for duty in duties]
 
@@ -234,6 +237,9 @@ class Node:
         for app, executor in self._executors.items():
             if executor.uses_gpus:
                 self._rest(app, for_s)
+
+    async def _heed_drain(self) -> None:
+        await self._presence.heed_drain(self._settings.look_s, lambda: self.on_drain())
 
     async def _listen_for_cancels(self) -> None:
         async for job_id in self._engines.bus.listen_cancels(self.identity.node_id):

@@ -47,6 +47,15 @@ class Presence:
                 self.runners_changed.set()
                 raise
 
+    async def heed_drain(self, every_s: float, on_drain: Callable[[], None]) -> None:
+        """Look whether an admin has asked this node to drain, and say so once; until cancelled."""
+        while True:
+            await asyncio.sleep(every_s)
+            if await nodes.is_drain_requested(self._db, self._identity.node_id, self._identity.boot_id):
+                logger.info("drain_requested", node_id=self._identity.node_id, next="ends as it does at SIGTERM")
+                on_drain()
+                await asyncio.Event().wait()  # a second time would end the grace
+
     async def say(self, state: nodes.NodeState) -> None:
         """Tell that the node drains or has stopped; a database that is away is not waited for."""
         try:

@@ -61,6 +61,7 @@ nodes = Table(
     needed("lease_s", Double),
     moment("registered_at"),
     moment("heartbeat_at"),
+    maybe("drain_requested_at"),
     one_of("state", "ready", "draining", "stopped"),
     postgresql_with=NARROW,
 )

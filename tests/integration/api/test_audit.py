@@ -41,6 +41,7 @@ async def test_each_act_of_an_admin_is_logged_with_its_key_and_without_a_secret(
         await admin.post(f"/v1/queues/{app}/pause")
         await admin.post(f"/v1/queues/{app}/resume")
         await admin.post(f"/v1/queues/{app}", json={"max_running": 2})
+        await admin.post(f"/v1/nodes/{node.node_id}/drain")
         found = list(reversed(await acts(admin)))
 
     assert [(act["action"], act["target"]) for act in found[1:]] == [
@@ -51,6 +52,7 @@ async def test_each_act_of_an_admin_is_logged_with_its_key_and_without_a_secret(
         ("app.pause", app),
         ("app.resume", app),
         ("app.set", app),
+        ("node.drain", node.node_id),
     ]
     assert found[0]["action"] == "key.create"  # on the database itself: the tenant's first
     assert found[0]["key_id"] is None
@@ -104,3 +106,9 @@ async def test_an_act_that_cannot_be_logged_is_not_done(db: AsyncEngine, lab: Te
 
 async def test_only_admins_read_it(http: httpx2.AsyncClient) -> None:
     assert (await http.get("/v1/audit")).status_code == 403
+
+
+async def test_a_node_that_is_not_there_cannot_be_drained(admin: httpx2.AsyncClient) -> None:
+    answer = await admin.post("/v1/nodes/nobody/drain")
+
+    assert (answer.status_code, answer.json()["code"]) == (404, "not_found")

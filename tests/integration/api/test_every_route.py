@@ -49,12 +49,13 @@ OF_ALL = {
     ("POST", "/v1/queues/{owner}/{alias}/pause"),
     ("POST", "/v1/queues/{owner}/{alias}/resume"),
     ("POST", "/v1/tenants/{name}"),
+    ("POST", "/v1/nodes/{node_id}/drain"),
     ("POST", "/queue/{owner}/{alias}"),
     ("POST", "/queue/{owner}/{alias}/{path:path}"),
     ("POST", "/run/{owner}/{alias}"),
     ("POST", "/run/{owner}/{alias}/{path:path}"),
 }
-"""Apps are the installation's, their queues and the tenants' limits its admins'."""
+"""Apps and nodes are the installation's, their queues and the tenants' limits its admins'."""
 BY_UPLOAD_TOKEN = "/cdn/files/"
 
 
@@ -129,6 +130,7 @@ async def victim(
         "owner": owner,
         "alias": alias,
         "name": "nobody",
+        "node_id": "nobody",
         "number": "1",
         "path": "nowhere",
         "token": "t" * 32,

@@ -13,7 +13,7 @@ pytestmark = pytest.mark.anyio
 VIEWS = {
     *("v_attempts", "v_failures", "v_gpu_seconds", "v_invariants", "v_jobs", "v_nodes", "v_queue_depth"),
     *("v_job_children", "v_job_trees", "v_queue_positions", "v_queue_wait", "v_stuck_jobs", "v_throughput_hourly"),
-    "v_usage",
+    *("v_audit", "v_deliveries", "v_requests", "v_usage"),
 }
 
 
@@ -21,7 +21,7 @@ async def test_every_view_answers_on_an_empty_database(world: World) -> None:
     names = {row["viewname"] for row in await world.rows("SELECT viewname FROM pg_views WHERE schemaname = 'public'")}
 
     assert names == VIEWS
-    for name in names:
+    for name in names - {"v_audit"}:  # which has the first key's making
         assert await world.rows(f"SELECT * FROM {name}") == []
 
 
