@@ -64,7 +64,7 @@ async def open_connections(
                 settings, db, bus, hub, doorbell, storage, metrics, stopping, Submits(db), Recent(), Recent(), rates
             )
     finally:
-        doorbell.close()
+        await doorbell.close()
         await rates.close()
         await bus.close()
         await db.dispose()

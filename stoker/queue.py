@@ -1,23 +1,25 @@
 """Doorbells: Celery messages that say that an app may have work.
 
 A doorbell costs nothing to lose or to double: Postgres holds the jobs and decides their order, and an idle node looks
-by itself. So ringing never blocks and never raises. The API and the control loop ring; the node's consumer listens.
+by itself. So ringing never blocks and never raises. The API, the control loop and nodes ring; a node's consumer
+listens.
 """
 
 from __future__ import annotations
 
-import contextlib
-import queue
-import threading
+import asyncio
+import base64
+import json
 import time
-from typing import cast
+from collections import deque
+from collections.abc import Sequence
+from functools import partial
 from uuid import uuid4
 
 import kombu
 from celery import Celery
-from kombu.transport.redis import Channel
 
-from stoker import log
+from stoker.redis_link import RedisLink
 
 QUEUE_PREFIX = "app."
 WAKE_TASK = "stoker.wake"
@@ -26,9 +28,9 @@ ENOUGH_BELLS = 32
 ENOUGH_FOR_S = 0.01
 """A list with so many bells has some left for so long. It need not be asked for each job of a burst."""
 MAX_WAITING = 1000
-SOCKET_TIMEOUT_S = 1.0
-
-logger = log.get(__name__)
+UNLESS_ENOUGH = (
+    "if redis.call('LLEN', KEYS[1]) < tonumber(ARGV[1]) then return redis.call('LPUSH', KEYS[1], ARGV[2]) end"
+)
 
 
 def queue_name(app: str) -> str:
@@ -81,106 +83,65 @@ def make_celery(redis_url: str) -> Celery:
 
 
 class Doorbell:
-    """Rings from a thread of its own."""
+    """Rings on the running loop, beside what else happens there."""
 
     def __init__(self, redis_url: str) -> None:
         self._celery = make_celery(redis_url)
-        self._waiting: queue.Queue[str | None] = queue.Queue(maxsize=MAX_WAITING)
-        self._reachable = True
-        self._closing = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="doorbell", daemon=True)
-        self._thread.start()
+        self._link = RedisLink(redis_url, loses="nodes are rung for no more: idle ones look by themselves")
+        self._waiting: deque[str] = deque(maxlen=MAX_WAITING)
+        self._ringing: asyncio.Task[None] | None = None
+        self._enough_until: dict[str, float] = {}
 
     def ring(self, app: str) -> None:
         """Say that ``app`` may have work. Returns at once; what cannot be sent is dropped and logged."""
-        try:
-            self._waiting.put_nowait(app)
-        except queue.Full:
-            self._note_unreachable("more bells wait than can be sent")
-
-    def close(self) -> None:
-        """Send what waits, for as long as one send may take, and end the thread."""
-        self._closing.set()
-        with contextlib.suppress(queue.Full):
-            self._waiting.put_nowait(None)
-        self._thread.join(timeout=2 * SOCKET_TIMEOUT_S)
-
-    def _run(self) -> None:
-        line = _Line(self._celery)
-        while not (self._closing.is_set() and self._waiting.empty()):
-            app = self._waiting.get()
-            if app is None:
-                continue
-            try:
-                line.send(app)
-                self._note_reachable()
-            except Exception as error:  # noqa: BLE001 - kombu, redis-py and sockets raise what they like; a bell may be lost
-                self._note_unreachable(str(error))
-                line.close()
-                self._forget_waiting()
-        line.close()
-
-    def _forget_waiting(self) -> None:
-        """Drop what waits: nodes look by themselves by the time that Redis is back."""
-        with contextlib.suppress(queue.Empty):
-            while True:
-                self._waiting.get_nowait()
-
-    def _note_reachable(self) -> None:
-        if not self._reachable:
-            logger.info("doorbell_back")
-        self._reachable = True
-
-    def _note_unreachable(self, reason: str) -> None:
-        if self._reachable:
-            logger.warning("doorbell_lost", reason=reason[:200], next="idle nodes look by themselves")
-        self._reachable = False
-
-
-class _Line:
-    """One connection, made when it is first needed and again after it was closed."""
-
-    def __init__(self, celery: Celery) -> None:
-        self._celery = celery
-        self._connection: kombu.Connection | None = None
-        self._channel: Channel | None = None
-        self._enough_until: dict[str, float] = {}
-
-    def send(self, app: str) -> None:
         if time.monotonic() < self._enough_until.get(app, 0.0):
             return
+        self._waiting.append(app)
+        if self._ringing is None:
+            self._ringing = asyncio.create_task(self._ring())
+
+    async def rung(self) -> None:
+        """Wait until what waits was sent, or was lost."""
+        if self._ringing is not None:
+            await self._ringing
+
+    async def close(self) -> None:
+        """Send what waits, for as long as Redis may take, and end."""
+        await self.rung()
+        await self._link.close()
+
+    async def _ring(self) -> None:
+        while self._waiting:
+            apps = list(self._waiting)
+            self._waiting.clear()
+            await self._link.ask(partial(self._send, apps))
+        self._ringing = None
+
+    async def _send(self, apps: Sequence[str]) -> None:
+        async with self._link.redis.pipeline(transaction=False) as pipe:
+            for app in apps:
+                pipe.eval(UNLESS_ENOUGH, 1, queue_name(app), str(ENOUGH_BELLS), self._bell(app))
+            answers = await pipe.execute()
+        for app, length in zip(apps, answers, strict=True):
+            if length is None or length >= ENOUGH_BELLS:
+                self._enough_until[app] = time.monotonic() + ENOUGH_FOR_S
+
+    def _bell(self, app: str) -> bytes:
+        """A task's message as Celery's consumer reads it from Redis."""
         name = queue_name(app)
-        channel = self._channel or self._open()
-        if channel.client.llen(name) >= ENOUGH_BELLS:
-            self._enough_until[app] = time.monotonic() + ENOUGH_FOR_S
-            return
-        message = self._celery.amqp.create_task_message(str(uuid4()), WAKE_TASK, args=(app,), ignore_result=True)
-        kombu.Producer(channel, serializer="json").publish(
-            message.body,
-            exchange="",
-            routing_key=name,
-            headers=message.headers,
-            retry=False,
-            **message.properties,
-        )
-
-    def close(self) -> None:
-        if self._connection is not None:
-            with contextlib.suppress(Exception):
-                self._connection.release()
-        self._connection = self._channel = None
-
-    def _open(self) -> Channel:
-        self._connection = self._celery.connection_for_write(
-            connect_timeout=SOCKET_TIMEOUT_S,
-            transport_options={
-                "socket_timeout": SOCKET_TIMEOUT_S,
-                "socket_connect_timeout": SOCKET_TIMEOUT_S,
-                "socket_keepalive": True,
-                "health_check_interval": 10,
+        task = self._celery.amqp.create_task_message(str(uuid4()), WAKE_TASK, args=(app,), ignore_result=True)
+        message = {
+            "body": base64.b64encode(json.dumps(task.body).encode()).decode(),
+            "content-encoding": "utf-8",
+            "content-type": "application/json",
+            "headers": task.headers,
+            "properties": {
+                **task.properties,
+                "delivery_mode": 2,
+                "delivery_info": {"exchange": "", "routing_key": name},
+                "priority": 0,
+                "body_encoding": "base64",
+                "delivery_tag": str(uuid4()),
             },
-        )
-        # Without this the first use would pause 2 s between its tries.
-        self._connection.ensure_connection(max_retries=1, interval_start=0, interval_step=0)
-        self._channel = channel = cast("Channel", self._connection.channel())
-        return channel
+        }
+        return json.dumps(message).encode()

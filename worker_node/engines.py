@@ -50,7 +50,7 @@ class Engines:
             self.doorbell.ring(job.queue)
 
     async def close(self) -> None:
-        self.doorbell.close()
+        await self.doorbell.close()
         await self.bus.close()
         await self.db.dispose()
 

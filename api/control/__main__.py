@@ -47,7 +47,7 @@ async def run(settings: ControlSettings, counted: ControlMetrics) -> None:
         await run_duties(duties, stopping, counted)
     finally:
         await deliverer.close()
-        doorbell.close()
+        await doorbell.close()
         await bus.close()
         await db.dispose()
 

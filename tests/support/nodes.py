@@ -106,7 +106,7 @@ class Desk:
         return cls(db, key.tenant_id, Doorbell(redis_url))
 
     async def close(self) -> None:
-        self._bell.close()
+        await self._bell.close()
         await self.db.dispose()
 
     async def submit(self, app: str, endpoint: str = "/", *, ring: bool = True, **input_: Any) -> UUID:

@@ -47,7 +47,7 @@ async def control(
     deliverer = Deliverer(db, public_url=None, allowed_hosts=frozenset())
     yield Control(settings, db, bus, doorbell, storage, deliverer)
     await deliverer.close()
-    doorbell.close()
+    await doorbell.close()
 
 
 async def submit(http: httpx2.AsyncClient, app: str, **fields: object) -> str:

@@ -43,7 +43,7 @@ async def controls(
     stopping.set()
     await asyncio.gather(*working)
     await deliverer.close()
-    doorbell.close()
+    await doorbell.close()
 
 
 async def follow_all(

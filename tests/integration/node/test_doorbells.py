@@ -18,6 +18,7 @@ from stoker.queue import Doorbell, app_queue, make_celery, queue_name
 from worker_node.consumer import make_consumer
 from worker_node.gate import Gate
 from worker_node.pool import RunnerPool
+from worker_node.side_loop import SideLoop
 
 OPEN, CLOSED = "tests/open", "tests/closed"
 PATIENCE_S = 30
@@ -58,9 +59,13 @@ class Listening:
         self.worker: WorkController = make_consumer(celery, node_id="contract", gate=self.gate, answerer=self.desk)
         self.redis = redis.Redis.from_url(redis_url)
         self.redis.delete(queue_name(OPEN), queue_name(CLOSED))
-        self.bell = Doorbell(redis_url)
+        self._ringing = SideLoop()
+        self._bell = Doorbell(redis_url)
         self._thread = threading.Thread(target=self.worker.start, daemon=True)
         self._thread.start()
+
+    def ring(self, app: str) -> None:
+        self._ringing.loop.call_soon_threadsafe(self._bell.ring, app)
 
     def waiting(self, app: str) -> int:
         return int(self.redis.llen(queue_name(app)))
@@ -72,7 +77,8 @@ class Listening:
         state.should_stop = None
         state.reset_state()
         set_event_loop(None)
-        self.bell.close()
+        self._ringing.run(self._bell.close())
+        self._ringing.close()
         self.redis.close()
         assert not alive
 
@@ -85,18 +91,18 @@ def listening(redis_url: str) -> Iterator[Listening]:
 
 
 def test_a_doorbell_of_an_app_that_could_start_is_answered_once(listening: Listening) -> None:
-    listening.bell.ring(OPEN)
+    listening.ring(OPEN)
 
     assert listening.desk.next_answer() == OPEN
-    listening.bell.ring(OPEN)
+    listening.ring(OPEN)
     assert listening.desk.next_answer() == OPEN
     assert listening.desk.answers.empty()
     assert listening.waiting(OPEN) == 0
 
 
 def test_a_node_that_could_not_start_an_app_leaves_its_doorbells_to_others(listening: Listening) -> None:
-    listening.bell.ring(CLOSED)
-    listening.bell.ring(OPEN)
+    listening.ring(CLOSED)
+    listening.ring(OPEN)
 
     assert listening.desk.next_answer() == OPEN
     assert listening.waiting(CLOSED) == 1
@@ -109,20 +115,20 @@ def test_a_node_that_could_not_start_an_app_leaves_its_doorbells_to_others(liste
 def test_an_app_that_cannot_be_asked_leaves_the_others_their_doorbells(
     listening: Listening, caplog: pytest.LogCaptureFixture
 ) -> None:
-    listening.bell.ring(OPEN)
+    listening.ring(OPEN)
     listening.desk.next_answer()
 
     listening.desk.breaks = True
     listening.gate.changed(CLOSED)
     assert listening.desk.asked.wait(PATIENCE_S)
-    listening.bell.ring(OPEN)
+    listening.ring(OPEN)
 
     assert listening.desk.next_answer() == OPEN
     assert "Connection to broker lost" not in caplog.text
 
 
 def test_one_doorbell_is_one_claim_also_when_several_wait(listening: Listening) -> None:
-    listening.bell.ring(OPEN)
+    listening.ring(OPEN)
     assert listening.desk.next_answer() == OPEN
     work: Future[None] = Future()
     listening.desk.work = work
@@ -133,11 +139,11 @@ def test_one_doorbell_is_one_claim_also_when_several_wait(listening: Listening) 
 
     listening.desk.answer = claim_and_be_busy  # type: ignore[method-assign]  # the desk of this one test
     for _ in range(3):
-        listening.bell.ring(OPEN)
+        listening.ring(OPEN)
     assert listening.desk.next_answer() == OPEN
     listening.desk.can_start[CLOSED] = True
     listening.gate.changed(CLOSED)
-    listening.bell.ring(CLOSED)
+    listening.ring(CLOSED)
     assert listening.desk.next_answer() == CLOSED
     assert listening.waiting(OPEN) == 2
 
@@ -145,8 +151,8 @@ def test_one_doorbell_is_one_claim_also_when_several_wait(listening: Listening) 
 
 
 def test_a_lost_connection_is_made_again_with_the_gates_as_they_were(listening: Listening) -> None:
-    listening.bell.ring(CLOSED)
-    listening.bell.ring(OPEN)
+    listening.ring(CLOSED)
+    listening.ring(OPEN)
     assert listening.desk.next_answer() == OPEN
 
     listening.redis.client_kill_filter(_type="normal", skipme=True)
@@ -159,14 +165,14 @@ def test_a_message_that_is_not_a_doorbell_leaves_the_gate_open(listening: Listen
     with kombu.Connection(redis_url) as connection:
         kombu.Producer(connection).publish({"not": "a task"}, routing_key=queue_name(OPEN), declare=[app_queue(OPEN)])
 
-    listening.bell.ring(OPEN)
+    listening.ring(OPEN)
 
     assert listening.desk.next_answer() == OPEN
 
 
 def test_the_node_still_answers_remote_control_while_a_job_runs(listening: Listening) -> None:
     listening.desk.work = work = Future()
-    listening.bell.ring(OPEN)
+    listening.ring(OPEN)
     assert listening.desk.next_answer() == OPEN
 
     active = listening.worker.app.control.inspect(timeout=PATIENCE_S, limit=1).active()
@@ -214,7 +220,7 @@ def test_the_pool_wakes_the_hub_when_a_doorbell_was_answered() -> None:
 def _ring_until(listening: Listening, app: str) -> None:
     """A bell that is rung while the connection is down may be lost: ring again until one arrives."""
     while True:
-        listening.bell.ring(app)
+        listening.ring(app)
         try:
             assert listening.desk.answers.get(timeout=0.5) == app
         except queue.Empty:
