@@ -58,6 +58,7 @@ class App:
             ``STOKER_TEXT_TO_IMAGE_MODEL`` is ``model`` of ``.../text-to-image``.
         min_runners: 1 starts the ranks with the node, 0 at the first job.
         keep_alive: seconds that idle ranks stay warm; None for as long as the node lives.
+        owns_ranks: its own ``setup`` makes and starts them, as those of apps written for fal do (stoker.compat.fal).
     """
 
     name: ClassVar[str]
@@ -68,13 +69,15 @@ class App:
     setup_args: ClassVar[Mapping[str, Any]] = {}
     min_runners: ClassVar[int] = 1
     keep_alive: ClassVar[float | None] = None
+    owns_ranks: ClassVar[bool] = False
 
     endpoints: ClassVar[Mapping[str, Endpoint]] = {}
 
-    def __init_subclass__(cls) -> None:
+    def __init_subclass__(cls, *, is_base: bool = False) -> None:
         super().__init_subclass__()
-        check(cls, App)
-        cls.endpoints = find_endpoints(cls)
+        if not is_base:
+            check(cls, App)
+            cls.endpoints = find_endpoints(cls)
 
     @classmethod
     def manifest(cls) -> Manifest:

@@ -119,7 +119,7 @@ def check(cls: type, base: type) -> None:
         raise AppDefinitionError(
             f"{where} has a worker but no num_gpus", hint="Add how many ranks it wants: num_gpus = 1."
         )
-    if worker is None and num_gpus > 0:
+    if worker is None and num_gpus > 0 and not values["owns_ranks"]:
         hint = "Name the DistributedWorker class: worker = MyWorker. An app without one has no ranks."
         raise AppDefinitionError(f"{where} wants {num_gpus} GPUs but has no worker", hint=hint)
     _check_worker(where, worker)
@@ -210,7 +210,8 @@ def _endpoint(cls: Any, name: str, method: Callable[..., object], options: Optio
     if response is not None:
         _check_schema(where, response, "serialization")
     summary = inspect.cleandoc(method.__doc__ or "").partition("\n")[0]
-    return Endpoint(name, request, response, options, cls.worker is not None and options.num_gpus != 0, summary)
+    has_ranks = cls.worker is not None or cls.owns_ranks
+    return Endpoint(name, request, response, options, has_ranks and options.num_gpus != 0, summary)
 
 
 def _check_schema(where: str, model: type[BaseModel], mode: JsonSchemaMode) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import io
 import json
 import shutil
 import subprocess
@@ -16,6 +17,7 @@ import fal_client.client
 import httpx
 import pytest
 from fal_client import Completed, FalClientHTTPError, FalClientTimeoutError, InProgress, Queued
+from PIL import Image as Pil
 
 from stoker.compat import fal
 from stoker.local import place
@@ -25,7 +27,7 @@ from stoker.local.stack import Options, Stack, started
 from tests.conftest import scratch_folder
 from tests.support.databases import fresh_database
 
-APP = "tests/served"
+APP, PORTED = "tests/served", "local/ported-pictures"
 CONSTANTS = ("RUN_URL_FORMAT", "QUEUE_URL_FORMAT", "REALTIME_URL_FORMAT", "REST_URL", "CDN_URL")
 NODE, MODULES = shutil.which("node"), Path(__file__).parents[1] / "javascript" / "node_modules"
 LARGE = b"\x00\x01\x02\x03 101 MiB" * (101 * 1024 * 1024 // 12 + 1)
@@ -38,8 +40,8 @@ def stack(engines: Engines, own_environ: dict[str, str]) -> Iterator[Stack]:
     data_dir = scratch_folder("fal")
     with fresh_database(engines, migrated=False) as database_url:
         environ = {**own_environ, **engines.environment(), "DATABASE_URL": database_url, "OMP_NUM_THREADS": "1"}
-        apps = ("tests.apps.served:Served",)
-        with started(Options(data_dir, apps=apps, world_size=1, durable=False, environ=environ)) as running:
+        apps = ("tests.apps.served:Served", "tests.apps.ported:PortedPictures")
+        with started(Options(data_dir, apps=apps, durable=False, environ=environ)) as running:
             yield running.stack
     place.discard(data_dir)
 
@@ -206,6 +208,21 @@ def test_the_async_client_does_the_same(client: fal_client.SyncClient, stack: St
             await handle.get(interval=0.02)
 
     asyncio.run(use())
+
+
+def test_an_app_file_of_fals_serves_its_own_client_with_other_imports_alone(client: fal_client.SyncClient) -> None:
+    """``tests/apps/ported.py`` is in the form of fal's tutorial for several GPUs."""
+    result = client.subscribe(PORTED, {"prompt": "a cat"}, interval=0.05)
+    *previews, last = client.stream(PORTED, {"prompt": "a cat", "num_inference_steps": 3})
+
+    for image in (result["image"], last["image"]):
+        picture = Pil.open(io.BytesIO(httpx.get(image["url"], follow_redirects=True).content))
+        assert (picture.size, picture.convert("RGB").getpixel((15, 0))) == ((16, 8), pytest.approx((101,) * 3, abs=2))
+    assert (result["image"]["content_type"], last["image"]["content_type"]) == ("image/png", "image/jpeg")
+    assert {event["image"]["url"][:23] for event in previews if "image" in event} == {"data:image/jpeg;base64,"}
+    assert [event["step"] for event in previews if "image" not in event] == [0, 1, 2]
+    with pytest.raises(FalClientHTTPError, match="no such style"):
+        client.subscribe(PORTED, {"prompt": "fail"}, interval=0.05)
 
 
 BY_ENVIRONMENT = """

@@ -94,6 +94,10 @@ class AppRanks:
         # A job that is cancelled meanwhile leaves the ranks to the next one.
         await asyncio.shield(self._starting)
 
+    async def ready_for_call(self) -> Ran:
+        """Nothing: ``run`` warms up by itself, for a call that comes to it."""
+        return Ran(None, 0.0, was_warm=True)
+
     async def run(self, payload: Mapping[str, Any], on_event: Callable[[RankEvent], Any]) -> Ran:
         """Call the ranks and hear their events. Raises as ``DistributedRunner.call`` does."""
         was_warm = self._runner.status().state in (RunnerState.WARM, RunnerState.BUSY)
@@ -129,7 +133,7 @@ class AppRanks:
     def peak_memory_bytes(self) -> int | None:
         """The most memory that the ranks have held on the host, added up; None where there are none."""
         ranks = () if self._placed is None else self._placed.status().ranks
-        peaks = [_peak_resident_bytes(rank.pid) for rank in ranks]
+        peaks = [peak_resident_bytes(rank.pid) for rank in ranks]
         return sum(peaks) if peaks else None
 
     @property
@@ -153,7 +157,8 @@ def _say_if_failed(starting: asyncio.Task[None]) -> None:
         log.error("useless ranks could not be replaced, the next call tries again", exc_info=error)
 
 
-def _peak_resident_bytes(pid: int) -> int:
+def peak_resident_bytes(pid: int) -> int:
+    """The most memory that a process has held; 0 once it has ended."""
     try:
         said = Path(f"/proc/{pid}/status").read_bytes()
     except OSError:  # it has ended

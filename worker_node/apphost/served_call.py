@@ -22,6 +22,7 @@ from stoker.events import EventKind
 from worker_node.apphost import failures, pictures, protocol
 from worker_node.apphost.calls import Children, files_of
 from worker_node.apphost.link import Link
+from worker_node.apphost.own_ranks import OwnRanks
 from worker_node.apphost.ranks import AppRanks
 from worker_node.apphost.results import Rendered, event_json, is_light, render
 from worker_node.distributed import RankEvent, RankLog, RunnerError
@@ -33,7 +34,9 @@ MAX_HEARD = 2_000_000
 class ServedCall:
     """A call while it is served. ``folder`` is its own part of the spool, emptied of what it made before."""
 
-    def __init__(self, app: App, ranks: AppRanks | None, link: Link, start: protocol.Start, folder: Path) -> None:
+    def __init__(
+        self, app: App, ranks: AppRanks | OwnRanks | None, link: Link, start: protocol.Start, folder: Path
+    ) -> None:
         self._app, self._ranks, self._link, self._start, self._folder = app, ranks, link, start, folder
         self._fetches: dict[int, asyncio.Future[Path]] = {}
         self._children = Children(link, start.call_id, folder)
@@ -155,6 +158,9 @@ class ServedCall:
             if not file.url:
                 raise InvalidFile("a file of the input has no url")
             file.at(await self.fetch(file.url))
+        if endpoint.uses_gpus and self._ranks is not None:
+            ready = await self._ranks.ready_for_call()
+            self._cold_start_s, self._was_warm = ready.cold_start_s, ready.was_warm
         return await getattr(self._app, endpoint.method)(request), endpoint.response
 
     async def _streamed(self, event: RankEvent) -> None:

@@ -11,7 +11,7 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Awaitable, Coroutine, Mapping
+from collections.abc import Awaitable, Coroutine, Mapping, MutableMapping
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from stoker.errors import AppDefinitionError, JobCancelled
 from worker_node.apphost import failures, protocol
 from worker_node.apphost.link import Link
 from worker_node.apphost.loading import load_app
+from worker_node.apphost.own_ranks import OwnRanks
 from worker_node.apphost.ranks import AppRanks
 from worker_node.apphost.served_call import ServedCall
 from worker_node.distributed import RankLog
@@ -30,10 +31,10 @@ log = logging.getLogger("worker_node.apphost")
 class Service:
     """One app host."""
 
-    def __init__(self, link: Link, environ: Mapping[str, str]) -> None:
+    def __init__(self, link: Link, environ: MutableMapping[str, str]) -> None:
         self._link, self._environ = link, environ
         self._spool = Path()
-        self._ranks: AppRanks | None = None
+        self._ranks: AppRanks | OwnRanks | None = None
         self._calls: dict[str, ServedCall] = {}
         self._tending: set[asyncio.Task[None]] = set()
 
@@ -63,20 +64,20 @@ class Service:
         self._link.send(protocol.Loaded(manifest, app_class.min_runners, app_class.keep_alive))
         try:
             app = app_class()
-            await app.setup()
+            if not app_class.owns_ranks:
+                await app.setup()
         except Exception as error:
             described = failures.describe(error)
             raise AppDefinitionError(
                 f"setup of {app_class.name} failed: {described['message']}", hint=described["traceback"]
             ) from error
-        if app_class.worker is not None:
-            self._ranks = AppRanks(
-                app_class.worker,
-                load.world_size or app_class.num_gpus,
-                setup_args(app_class, self._environ),
-                on_change=lambda state, pids: self._link.send(protocol.Ranks(state, pids)),
-                on_log=self._hear,
-            )
+        world_size = load.world_size or app_class.num_gpus
+        if app_class.owns_ranks:
+            vars(app)["num_gpus"] = world_size  # what its setup makes its runner with
+            self._ranks = OwnRanks(app, self._environ, on_change=self._tell)
+        elif app_class.worker is not None:
+            args = setup_args(app_class, self._environ)
+            self._ranks = AppRanks(app_class.worker, world_size, args, on_change=self._tell, on_log=self._hear)
         self._link.send(protocol.Ready())
         return app
 
@@ -145,6 +146,9 @@ class Service:
             await asyncio.wait_for(app.teardown(), grace_s)
         except Exception:
             log.exception("teardown failed")
+
+    def _tell(self, state: str, pids: list[int]) -> None:
+        self._link.send(protocol.Ranks(state, pids))
 
     def _hear(self, heard: RankLog) -> None:
         for call in self._calls.values():

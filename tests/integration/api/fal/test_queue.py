@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from stoker import jobs
+from stoker import job_status, jobs
 from stoker.errors import AppError, StartTimeout, StokerError, WorkerCrashed
+from stoker.job_status import JobStatus
 from stoker.jobs import ErrorReport, Failed, Usage
 from tests.support.acting_node import ActingNode
 from tests.support.api_server import RunningApi
@@ -301,6 +302,28 @@ async def test_the_status_stream_sends_each_change_with_the_new_lines_alone(
     assert [status["status"] for status in seen] == ["IN_QUEUE", *["IN_PROGRESS"] * 3, "COMPLETED"]
     assert [[line["message"] for line in status["logs"]] for status in seen[1:]] == [[], ["one"], ["two"], []]
     assert rest == []
+
+
+async def test_a_request_that_ends_while_its_status_is_read_loses_no_line(
+    http: httpx2.AsyncClient, node: ActingNode, app: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    request = await submit(http, app)
+    claim = await node.claim()
+    find = job_status.find
+
+    async def find_late(*args: object) -> JobStatus:
+        if not ended.is_set():
+            ended.set()
+            await node.log(claim, "last words")
+            await node.succeed(claim, {})
+        return await find(*args)  # type: ignore[arg-type]
+
+    ended = asyncio.Event()
+    async with http.stream("GET", f"{request['status_url']}/stream", params={"logs": "1"}) as answer:
+        monkeypatch.setattr("stoker.job_status.find", find_late)  # the route has read it once
+        seen = [frame.data async for frame in frames(answer)]
+
+    assert [line["message"] for line in seen[-1]["logs"]] == ["last words"]
 
 
 async def test_the_status_stream_of_a_completed_request_tells_all_of_its_log(

@@ -7,6 +7,7 @@ import asyncio
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from api.following import follow
 from stoker import job_queries
 from stoker.errors import AppError
 from stoker.jobs import Claim
@@ -105,6 +106,21 @@ async def test_a_caller_that_leaves_a_stream_cancels_its_job(
 
     assert await final(db, claim) is JobState.RUNNING
     await node.stop(claim)
+
+
+async def test_what_a_job_streams_before_anybody_listens_is_not_missed(
+    caller: Tenant, node: ActingNode, app: str, api: RunningApi
+) -> None:
+    await caller.http.post(f"/queue/{app}", json=CAT)
+    claim = await node.claim()
+    await node.progress(claim, claim.seq, 1)
+
+    batches = follow(api.here, claim.job_id)
+    first = await anext(batches)
+    await batches.aclose()
+
+    assert [event.data.get("step") or event.data.get("state") for event in first] == [1, "queued", "running"]
+    await node.succeed(claim, {})
 
 
 async def test_a_stream_sends_what_the_job_streams_and_its_result_last(
