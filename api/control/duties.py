@@ -15,7 +15,7 @@ from api.control.deliverer import Deliverer
 from api.control.loop import Duty
 from api.control.metrics import ControlMetrics
 from api.control.reaper import Reaper
-from stoker import children, event_clock, job_queries, jobs, lanes, log
+from stoker import children, event_clock, job_queries, jobs, lanes, log, uploads
 from stoker.bus import Bus
 from stoker.crash_points import Point, reach
 from stoker.database import reading
@@ -28,6 +28,7 @@ from stoker.storage import Storage
 
 PRUNE_AT_ONCE = 200
 CLOCK_S = 10.0
+UPLOADS_S = 60.0
 DELIVER_S = 0.1
 """A look costs next to nothing, and a receiver with many deliveries gets a handful at each."""
 CHARGE_S = 5.0
@@ -85,6 +86,7 @@ class Control:
             Duty("admin_requests", reap_s, self.carry_out_requests),
             Duty("deliver", DELIVER_S, self.deliverer.deliver_due),
             Duty("event_clock", CLOCK_S, self.keep_event_clock),
+            Duty("end_uploads", UPLOADS_S, self.end_uploads),
         ]
         if self.settings.keep_jobs_days is not None:
             duties.append(Duty("prune", 60.0, self.prune))
@@ -129,6 +131,15 @@ class Control:
     async def keep_event_clock(self) -> None:
         """See whether this is still the server that numbered the events."""
         await event_clock.keep(self.db)
+
+    async def end_uploads(self) -> None:
+        """Throw the parts away of uploads whose time has ended; of those that were completed only the row."""
+        over = await uploads.expired(self.db)
+        for upload in over:
+            if upload.multipart_id is not None:
+                await self.storage.abort_multipart(upload.key, upload.multipart_id)
+        if over:
+            await uploads.forget(self.db, [upload.id for upload in over])
 
     async def carry_out_requests(self) -> None:
         """Do what admins asked for in SQL, one request a transaction."""

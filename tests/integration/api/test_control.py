@@ -9,6 +9,7 @@ import sys
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
+from uuid import UUID
 
 import httpx2
 import pytest
@@ -20,10 +21,10 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from api.control.deliverer import Deliverer
 from api.control.duties import Control
 from api.control.loop import Duty, run_duties
-from stoker import jobs, stored_files
+from stoker import jobs, stored_files, uploads
 from stoker.bus import Bus
 from stoker.database import make_engine
-from stoker.errors import NotFound
+from stoker.errors import NotFound, StorageRefused
 from stoker.jobs import ErrorReport, Failed, Usage
 from stoker.local.engines import Engines
 from stoker.queue import Doorbell, queue_name
@@ -345,3 +346,29 @@ async def test_the_process_does_its_duties_until_sigterm(
     assert seen[-1].data["state"] == "failed"
     assert (taken_back.data["state"], taken_back.data["reason"]) == ("queued", "lease_lost")
     assert code == 0
+
+
+async def test_parts_of_an_upload_whose_time_has_ended_are_thrown_away(
+    control: Control, http: httpx2.AsyncClient, db: AsyncEngine, storage: Storage
+) -> None:
+    new = {"file_name": "cat.png", "content_type": "image/png"}
+    urls = []
+    for _ in range(2):
+        places = (await http.post("/rest/storage/upload/initiate-multipart", json=new)).json()
+        part = (await http.put(f"{places['upload_url']}/1", content=b"hello")).json()
+        urls.append((places["upload_url"], part))
+    (left, part_of_left), (done, part) = urls
+    assert (await http.post(f"{done}/complete", json={"parts": [part]})).status_code == 200
+    upload = await uploads.get(db, UUID(left.rpartition("/")[2]))
+
+    await control.end_uploads()
+    still_open = await http.put(f"{left}/2", content=b"x")
+    await run(db, "UPDATE uploads SET expires_at = stoker_now()")
+    await control.end_uploads()
+
+    assert still_open.status_code == 200
+    assert await uploads.expired(db) == []
+    with pytest.raises(StorageRefused):
+        await storage.complete_multipart(upload.key, str(upload.multipart_id), {1: part_of_left["etag"]})
+    file = await stored_files.get(db, f"file_{UUID(done.rpartition('/')[2]).hex}", None)
+    assert await storage.size_of(file.key) == 5
