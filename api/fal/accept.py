@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
+from anyio import to_thread
 from fastapi import Header, Query, Request
 
 from api.bodies import THREAD_BYTES, NewJobBody
@@ -43,12 +44,17 @@ async def accept(
         UnknownApp, InvalidInput, Forbidden, QueueFull, IdempotencyConflict
     """
     endpoint = f"/{path.strip('/')}"
-    version = await newest(here, app)
+    schema = (await newest(here, app)).endpoint(endpoint).input_schema
+    is_large = len(await request.body()) > THREAD_BYTES
+    if is_large:
+        given = await to_thread.run_sync(own_links.resolved, schema, value or {}, base_url)
+    else:
+        given = own_links.resolved(schema, value or {}, base_url)
     # The parts are checked where they are read; what an endpoint takes is checked against its schema.
     body = NewJobBody.model_construct(
         app=app,
         endpoint=endpoint,
-        input=own_links.resolved(version.endpoint(endpoint).input_schema, value or {}, base_url),
+        input=given,
         priority=wishes.priority if priority is None else priority,
         webhook_url=webhook,
         start_timeout=wishes.start_timeout_s,
@@ -59,7 +65,7 @@ async def accept(
         here,
         caller,
         body,
-        is_large=len(await request.body()) > THREAD_BYTES,
+        is_large=is_large,
         idempotency_key=idempotency_key,
         most_waiting=most_waiting,
     )

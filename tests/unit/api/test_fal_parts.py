@@ -9,6 +9,7 @@ import pytest
 from pydantic import BaseModel
 from starlette.datastructures import Headers
 
+from api.edge import SECRET_PART
 from api.fal import errors, own_links, wishes
 from api.fal.proxy import target_of
 from api.fal.run import streamed
@@ -110,6 +111,21 @@ def test_addresses_of_our_own_become_what_a_node_knows_them_by_where_a_file_is_m
 @pytest.mark.parametrize("url", [f"https://other.example/cdn/files/{FILE_ID}/cat.png", f"{BASE}/v1/jobs", "cat.png"])
 def test_other_addresses_stay(url: str):
     assert own_links.resolved(Pictures.model_json_schema(), {"image": url}, BASE) == {"image": url}
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        f"/cdn/files/{FILE_ID}/cat.png",
+        f"/cdn/files/{FILE_ID}/cat.png/multipart/{JOB_ID}/1",
+        f"/cdn/uploads/{JOB_ID}/complete",
+    ],
+)
+def test_no_line_of_a_log_holds_an_address_that_is_a_right(path: str):
+    shown = SECRET_PART.sub("***", path)
+
+    assert FILE_ID not in shown
+    assert str(JOB_ID) not in shown
 
 
 @pytest.mark.parametrize("seconds", ["0", "-1", "inf", "nan", "soon", "", "1e9"])

@@ -9,11 +9,13 @@ from uuid import uuid4
 
 import httpx2
 import pytest
+from fastapi.routing import APIRoute
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from api.fal import cdn, queue, rest, run
 from stoker import job_status, jobs
 from stoker.errors import AppError, StartTimeout, StokerError, WorkerCrashed
 from stoker.job_status import JobStatus
@@ -338,6 +340,30 @@ async def test_the_status_stream_of_a_completed_request_tells_all_of_its_log(
         [only] = [frame.data async for frame in frames(answer)]
 
     assert (only["status"], [line["message"] for line in only["logs"]]) == ("COMPLETED", ["one"])
+
+
+async def test_every_route_asks_for_a_key_but_those_whose_address_is_one(api: RunningApi) -> None:
+    routes = [route for part in (queue, run, rest, cdn) for route in part.router.routes if isinstance(route, APIRoute)]
+    known = {"request_id": str(uuid4()), "upload_id": str(uuid4()), "file_id": f"file_{uuid4().hex}", "number": "1"}
+    known |= {"owner": "acme", "alias": "app", "name": "x"}
+
+    answered: dict[int, set[str]] = {}
+    async with httpx2.AsyncClient(base_url=api.url) as anybody:
+        for route in routes:
+            path = route.path.replace("{path:path}", "x")
+            for name, value in known.items():
+                path = path.replace(f"{{{name}}}", value)
+            for method in route.methods:
+                answered.setdefault((await anybody.request(method, path)).status_code, set()).add(route.path)
+
+    assert len(routes) >= 18
+    assert answered.keys() == {401, 404}
+    assert answered[404] == {
+        "/cdn/uploads/{upload_id}",
+        "/cdn/uploads/{upload_id}/{number}",
+        "/cdn/uploads/{upload_id}/complete",
+        "/cdn/files/{file_id}/{name}",
+    }
 
 
 async def test_the_proxy_answers_what_is_meant_for_fals_hosts_and_nothing_else(
