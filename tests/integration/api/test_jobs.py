@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import replace
 
 import httpx2
@@ -10,13 +11,14 @@ from redis.asyncio import Redis
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from stoker import apps, keys
+from stoker import apps, keys, redis_link
 from stoker.local.engines import Engines
 from stoker.queue import queue_name
 from tests.support.acting_node import ActingNode, manifest
-from tests.support.api_server import RunningApi
+from tests.support.api_server import RunningApi, api_settings, running_api
 from tests.support.families import parent_and_child
 from tests.support.nodes import eventually
+from tests.support.patience import waiting_for
 from tests.support.tenants import Tenant, count_jobs, make_client
 
 pytestmark = pytest.mark.anyio
@@ -26,6 +28,34 @@ async def submit(http: httpx2.AsyncClient, app: str, **fields: object) -> dict:
     answer = await http.post("/v1/jobs", json={"app": app, "input": {"prompt": "a cat"}, **fields})
     assert answer.status_code == 202, answer.text
     return answer.json()
+
+
+async def test_a_post_is_answered_before_a_redis_that_is_silent(
+    engines: Engines,
+    database_url: str,
+    http: httpx2.AsyncClient,
+    node: ActingNode,
+    app: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(redis_link, "TIMEOUT_S", 60.0)  # whoever waited for it would do so for longer than the client
+    heard: asyncio.Queue[asyncio.StreamWriter] = asyncio.Queue()
+    silent = await asyncio.start_server(lambda _reader, writer: heard.put_nowait(writer), "127.0.0.1", 0)
+    redis_url = f"redis://127.0.0.1:{silent.sockets[0].getsockname()[1]}/0"
+    async with (
+        running_api(api_settings(engines, database_url, redis_url=redis_url)) as hampered,
+        httpx2.AsyncClient(base_url=hampered.url, headers=http.headers, timeout=10) as client,
+    ):
+        job = await submit(client, app)
+        async with waiting_for("the bell", 10):
+            writers = [await heard.get()]
+        silent.close()
+        while not heard.empty():
+            writers.append(heard.get_nowait())
+        for writer in writers:
+            writer.close()
+
+    assert str((await node.claim()).job_id) == job["id"]
 
 
 async def test_an_accepted_job_is_stored_and_shown(http: httpx2.AsyncClient, node: ActingNode, app: str) -> None:

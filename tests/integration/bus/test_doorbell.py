@@ -14,6 +14,7 @@ from redis.asyncio import Redis
 
 from stoker.local.engines import Engines
 from stoker.queue import ENOUGH_BELLS, WAKE_TASK, Doorbell, queue_name
+from tests.support.patience import waiting_for
 from tests.support.proxy import proxy
 
 pytestmark = pytest.mark.anyio
@@ -71,10 +72,11 @@ async def test_bells_ring_again_after_redis_was_away(engines: Engines) -> None:
             relay.cut()
             for _ in range(3):
                 doorbell.ring(app)
-            await asyncio.wait_for(doorbell.rung(), PATIENCE_S)  # they are lost
+            async with waiting_for("the bells to be lost", PATIENCE_S):
+                await doorbell.rung()
             relay.mend()
 
-            async with asyncio.timeout(PATIENCE_S):
+            async with waiting_for("a bell", PATIENCE_S):
                 doorbell.ring(app)
                 while await redis.brpop([queue_name(app)], timeout=1) is None:
                     doorbell.ring(app)  # it leaves a Redis that was away in peace for a moment
@@ -88,7 +90,8 @@ async def test_ringing_does_not_wait_for_a_redis_that_is_silent() -> None:
         connection, _ = await asyncio.to_thread(silent.accept)
 
         doorbell.ring("acme/echo")
-        await asyncio.wait_for(doorbell.close(), PATIENCE_S)
+        async with waiting_for("a doorbell to close", PATIENCE_S):
+            await doorbell.close()
     connection.close()
 
 
