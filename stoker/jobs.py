@@ -98,19 +98,17 @@ async def submit(db: AsyncEngine, new: NewJob) -> Submitted:
     """
     row = new.row()
     # To wake the lane takes a statement of its own: it must see the lane as it is now that our job holds it.
-    steps: list[sql.Step] = [("make_lane", row), ("submit", row), ("wake_lane", row)]
+    storing = "submit+room" if new.needs_room else "submit"
+    steps: list[sql.Step] = [*lanes.entering(row, new), (storing, row), ("wake_lane", row)]
     if new.idempotency_key is not None:
         steps.append(("find_replay", row))
-    if not new.needs_room:
-        _, stored, _, *replayed = await sql.at_once(db, *steps)
-    else:
-        async with transaction(db) as tx:
-            await lanes.enter(tx, row, new)
-            answers = [await sql.run(tx, *step) for step in steps]
-            stored, *replayed = [await answer.fetchall() for answer in (answers[1], *answers[3:])]
-    if stored:
+    answers = dict(zip((name for name, _ in steps), await sql.at_once(db, *steps), strict=True))
+    if stored := answers[storing]:
         return Submitted.stored(stored[0], new.version.app)
-    [[first]] = replayed  # only a known key stores nothing
+    for room in answers.get("take_room", ()):
+        if not room["has_room"]:
+            raise lanes.refused_for(room, new)
+    [first] = answers["find_replay"]  # only a known key stores nothing
     return Submitted.replayed(first, row["request_hash"])
 
 

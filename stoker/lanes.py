@@ -23,25 +23,41 @@ GRAIN_S = 10.0
 """An attempt is charged as it runs once it has run so much longer than it was charged for."""
 
 
-async def enter(tx: Connection, lane: Mapping[str, Any], new: NewJob) -> None:
-    """First in a submit: see that the app's queue has room for ``new``, and that its lane is there.
+def entering(row: Mapping[str, Any], new: NewJob) -> list[sql.Step]:
+    """The first steps of a submit: that there is room for ``new`` where it needs some, and that its lane is there.
+
+    Of ``row`` is what they need. What they answer says whether ``refused_for``.
+    """
+    if not new.needs_room:
+        return [("make_lane", row)]
+    limited = {**row, "most_waiting": new.most_waiting, "tenant_most_waiting": new.tenant_most_waiting}
+    # Whoever counts must not be overtaken by who also counts. In one order, for a submit may take both.
+    locks: list[sql.Step] = []
+    if new.tenant_most_waiting is not None:
+        locks.append(("lock_room_of_tenant", limited))
+    if new.version.max_queue_length is not None or new.most_waiting is not None:
+        locks.append(("lock_room", limited))
+    return [*locks, ("take_room", limited), ("make_lane+room", limited)]
+
+
+def refused_for(room: Mapping[str, Any], new: NewJob) -> QueueFull:
+    """What its caller is told of a job for which there is no ``room``. Pure."""
+    if new.tenant_most_waiting is not None and (room["tenant_waiting"] or 0) >= new.tenant_most_waiting:
+        return TenantQueueFull(f"{new.tenant_most_waiting} of your jobs wait, and no more may")
+    return QueueFull(f"{room['limit']} jobs of {room['app']!r} wait, and no more may")
+
+
+async def enter(tx: Connection, row: Mapping[str, Any], new: NewJob) -> None:
+    """The same steps, in a transaction that begins with them or has said something before.
 
     Raises:
         QueueFull: as many jobs of the app, or of the tenant, wait as may. One that the tenant made before, by its key,
             needs no room.
     """
-    if new.tenant_most_waiting is not None:
-        limits = {**lane, "tenant_most_waiting": new.tenant_most_waiting}
-        await sql.run(tx, "lock_room_of_tenant", limits)
-        room = await sql.row(tx, "find_room_of_tenant", limits)
-        if room is not None and room["waiting"] >= new.tenant_most_waiting:
-            raise TenantQueueFull(f"{new.tenant_most_waiting} of your jobs wait, and no more may")
-    if new.version.max_queue_length is not None or new.most_waiting is not None:
-        await sql.run(tx, "lock_room", lane)
-        room = await sql.row(tx, "find_room", {**lane, "most_waiting": new.most_waiting})
-        if room is not None and room["limit"] is not None and room["waiting"] >= room["limit"]:
-            raise QueueFull(f"{room['limit']} jobs of {room['app']!r} wait, and no more may")
-    await sql.run(tx, "make_lane", lane)
+    for name, values in entering(row, new):
+        answer = await sql.run(tx, name, values)
+        if name == "take_room" and (room := await answer.fetchone()) is not None and not room["has_room"]:
+            raise refused_for(room, new)
 
 
 async def wake(tx: Connection, ready: Iterable[Mapping[str, Any]]) -> None:

@@ -6,5 +6,6 @@ SELECT v.id, %(uses_gpus)s, t.id, v.app_id, t.weight, t.max_running,
 FROM app_versions v, tenants t
 WHERE v.id = %(version_id)s AND t.id = %(tenant_id)s AND NOT EXISTS (
     SELECT 1 FROM queue_lanes l WHERE l.version_id = v.id AND l.uses_gpus = %(uses_gpus)s AND l.tenant_id = t.id)
+--room AND current_setting('stoker.has_room') = 'yes'
 FOR KEY SHARE OF t
 ON CONFLICT DO NOTHING

@@ -10,6 +10,7 @@ WITH job AS (
            due.at + make_interval(secs => %(start_timeout_s)s::float8), due.at, %(webhook_url)s, %(tags)s::text[],
            %(idempotency_key)s, %(request_hash)s, %(key_id)s, %(parent_id)s, %(depth)s, %(retried_from)s
     FROM (SELECT greatest(%(run_at)s::timestamptz, stoker_now()) AS at) due
+    --room WHERE current_setting('stoker.has_room') = 'yes'
     ON CONFLICT (tenant_id, idempotency_key) WHERE idempotency_key IS NOT NULL DO NOTHING
     RETURNING id, state, tenant_id, version_id, uses_gpus, priority, created_at, available_at
 ), head AS (

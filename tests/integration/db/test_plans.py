@@ -14,6 +14,7 @@ import pytest
 from sqlalchemy import TextClause
 
 from stoker import claiming
+from stoker.database import PLANNED_ONCE
 from stoker.sql import statement
 from stoker.tenant_events import OF_CHILDREN, OF_JOBS, OF_TENANT, OF_TREE, SCAN
 from tests.support.job_world import World
@@ -91,6 +92,27 @@ async def test_the_claim_uses_the_partial_indexes(
     assert not [scan for scan in used if scan[0] == "jobs" and scan[1] == "Seq Scan"]
 
     await world.rows("TRUNCATE jobs, queue_lanes CASCADE")
+
+
+async def test_who_counts_an_apps_queue_goes_through_no_other_though_it_planned_while_there_was_none(
+    world: World, database_url: str
+) -> None:
+    values = {"version_id": world.default.id, "tenant_id": world.tenant_id, "idempotency_key": "k"}
+    async with await psycopg.AsyncConnection.connect(database_url, autocommit=True) as connection:
+        for name, value in PLANNED_ONCE.items():
+            await connection.execute(f"SET {name} = {value}".encode())
+        explained = await connection.execute(
+            b"EXPLAIN (FORMAT JSON) " + statement("take_room"),
+            values | {"most_waiting": 5, "tenant_most_waiting": 5},
+            prepare=True,
+        )
+        row = await explained.fetchone()
+    assert row is not None
+
+    of_jobs = [inner for inner in below(row[0][0]["Plan"]) if inner.get("Relation Name") == "jobs"]
+    conditions = [inner.get("Index Cond", "") for inner in of_jobs]
+    assert len(conditions) >= 5
+    assert [one for one in conditions if "version_id = " not in one and "idempotency_key = " not in one] == []
 
 
 async def test_a_page_of_a_large_tenant_reads_neither_its_events_nor_its_jobs_from_end_to_end(
