@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import gc
+import logging
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from tests.distributed.conftest import LogBook
 from tests.distributed.far_end import mappings
-from worker_node.distributed import CallTimeout, DistributedRunner, RankEvent
-from worker_node.distributed.segments import ALONE_BYTES
+from worker_node.distributed import CallTimeout, DistributedRunner, RankEvent, RankLog, dispatch, shelf
+from worker_node.distributed.shelf import ALONE_BYTES, Shelf
 
 pytestmark = pytest.mark.anyio
 
@@ -21,8 +25,40 @@ def numbers() -> np.ndarray:
     return np.arange(SIZE_BYTES, dtype=np.uint8) % 100
 
 
-def descriptors(pid: int | str) -> int:
-    return len(list(Path(f"/proc/{pid}/fd").iterdir()))
+def kept(pid: int | str) -> int:
+    """How many pieces of memory for large values a process has open."""
+    return sum(name.startswith("/memfd:runner-frame") for name in open_files(pid))
+
+
+def open_files(pid: int | str) -> list[str]:
+    names = []
+    for link in Path(f"/proc/{pid}/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):  # the folder's own
+            names.append(str(link.readlink()))
+    return names
+
+
+async def test_what_is_kept_for_the_next_large_value_goes_back_when_none_comes(
+    pair: DistributedRunner, logs: LogBook, monkeypatch: pytest.MonkeyPatch
+):
+    gone, tidy = asyncio.Event(), Shelf.tidy
+
+    def watched(kept: Shelf) -> None:
+        tidy(kept)
+        if not kept:
+            gone.set()
+
+    monkeypatch.setattr(Shelf, "tidy", watched)
+    monkeypatch.setattr(shelf, "KEPT_S", 0.05)
+    monkeypatch.setattr(dispatch, "KEPT_S", 0.05)
+    await pair.invoke({"do": "keep_memory", "kept_s": 0.05})
+
+    await pair.invoke({"do": "double", "numbers": numbers()})
+
+    await gone.wait()
+    await logs.holds({RankLog(0, logging.INFO, "rank 0 keeps nothing")})
+    # The rank has served nothing since: it has looked by itself.
+    assert [kept("self"), *(kept(rank.pid) for rank in pair.status().ranks)] == [0, 0, 0]
 
 
 async def test_every_rank_has_its_own_copy_and_the_callers_stays_as_it_was(pair: DistributedRunner):
@@ -46,20 +82,22 @@ async def test_what_comes_back_is_the_callers_own_and_can_be_written_to(single: 
     assert (first == 7).all()
 
 
-async def test_large_values_leave_no_descriptor_behind(single: DistributedRunner):
-    rank = single.status().ranks[0].pid
+async def test_large_values_leave_no_descriptor_behind_but_of_what_is_kept(single: DistributedRunner):
+    processes = ["self", single.status().ranks[0].pid]
 
-    async def open_files() -> list[int]:
+    async def others() -> list[int]:
         # An answer may be here before its rank has let go of it; a rank that serves the next call has.
         await single.invoke({"do": "all_reduce"})
-        return [descriptors(pid) for pid in ("self", rank)]
+        return [len(open_files(pid)) - kept(pid) for pid in processes]
 
     await single.invoke({"do": "double", "numbers": numbers()})
-    before = await open_files()
+    before = await others()
     for _ in range(5):
         await single.invoke({"do": "double", "numbers": numbers()})
 
-    assert await open_files() == before
+    assert await others() == before
+    # One, and another where the first was still in use.
+    assert max(map(kept, processes)) <= 2
 
 
 async def test_memory_of_large_values_is_not_left_to_the_garbage_collector(single: DistributedRunner):

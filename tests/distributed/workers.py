@@ -73,6 +73,21 @@ class Toolbox(DistributedWorker):
             (self.add_progress if self.rank else self.add_streaming_result)({"rank": self.rank, "numbers": numbers})
         return {"before": before, "numbers": numbers}
 
+    def keep_memory(self, kept_s: float, **_: Any) -> None:
+        """Have this rank keep memory for large values so long, and log when nothing is left of it."""
+        from worker_node.distributed import link, shelf
+
+        link.KEPT_S = shelf.KEPT_S = kept_s
+        tidy = shelf.Shelf.tidy
+
+        def told(kept: shelf.Shelf) -> None:
+            was_any = bool(kept)
+            tidy(kept)
+            if was_any and not kept:
+                logging.getLogger("shelf").info("rank %d keeps nothing", self.rank)
+
+        shelf.Shelf.tidy = told
+
     def progress(self, steps: int, **_: Any) -> None:
         for step in range(steps):
             self.add_progress({"step": step})

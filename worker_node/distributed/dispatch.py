@@ -27,7 +27,7 @@ from worker_node.distributed.hooks import Hooks
 from worker_node.distributed.launch import Launch
 from worker_node.distributed.messages import Message
 from worker_node.distributed.pool import Pool
-from worker_node.distributed.segments import SHARED_BYTES, stage
+from worker_node.distributed.shelf import KEPT_S, SHARED_BYTES, Shelf
 from worker_node.distributed.turns import Turns
 from worker_node.distributed.warmth import Warmth
 
@@ -53,6 +53,7 @@ class Dispatcher:
         self._numbers = itertools.count(1)
         self._call: Call | None = None
         self._sent_to: Pool | None = None
+        self._shelf = Shelf(world_size)
         self._dropped = 0
         self._stopping = False
         self._tasks: set[asyncio.Task[None]] = set()
@@ -79,7 +80,7 @@ class Dispatcher:
         """
         if not isinstance(payload, Mapping):
             raise SerializationFailed(f"a payload is a mapping of keyword arguments, not a {type(payload).__name__}")
-        value = wire.encode(dict(payload))
+        value = wire.encode(dict(payload), self._shelf)
         if self._stopping or self._warmth.state is RunnerState.STOPPED:
             raise NotRunning("the runner is not running")
         loop = asyncio.get_running_loop()
@@ -97,7 +98,8 @@ class Dispatcher:
             if timeout_s is not None and deadline is not None:
                 call.limit(deadline, timeout_s)
             if any(len(frame) >= SHARED_BYTES for frame in value):
-                value = await asyncio.to_thread(stage, value, self._world_size)
+                value = await asyncio.to_thread(self._shelf.stage, value)
+                loop.call_later(1.1 * KEPT_S, self._shelf.tidy)
             pool = self._warmth.pool if self._warmth.state is RunnerState.WARM else await self._pool_for(call)
             # Nothing is awaited from here on: the pool is whole, and stays so until it has the call.
             if pool is not None and not call.outcome.done():
@@ -141,6 +143,7 @@ class Dispatcher:
         self._stopping = True
         self._turns.refuse(stopped)
         self._warmth.terminate(timeout_s)
+        self._shelf.clear()
         if self._call is not None:
             self._abandon(self._call, stopped)
 

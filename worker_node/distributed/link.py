@@ -23,7 +23,8 @@ from worker_node.distributed.lifeline import hold
 from worker_node.distributed.media import Frame
 from worker_node.distributed.messages import Kind, Message
 from worker_node.distributed.outbox import Outbox
-from worker_node.distributed.segments import Segments, stage
+from worker_node.distributed.segments import Segments
+from worker_node.distributed.shelf import KEPT_S, Shelf
 from worker_node.distributed.window import SendWindow
 
 # The call for which a task works. Tasks and threads that the worker's own loop started carry it on past the call's end.
@@ -80,7 +81,7 @@ class Link:
         self._out.setsockopt(zmq.SNDHWM, 0)
         self._out.connect(f"ipc:///proc/self/fd/{wiring.reports_fd}")
         self._outbox = Outbox(SendWindow(wiring.window_fd), self._send_batch)
-        self._segments = Segments.inherited(wiring.segments_fd)
+        self._segments, self._shelf = Segments.inherited(wiring.segments_fd), Shelf()
         self._commands.send_multipart(messages.pack(self._token, Message(Kind.HELLO, rank)))
 
     @property
@@ -91,18 +92,24 @@ class Link:
     def receive(self) -> Message:
         """Wait for the next command. Main thread only."""
         while True:
+            self._shelf.tidy()
+            if self._shelf and not self._commands.poll(int(KEPT_S * 1000)):
+                continue
             message = messages.unpack(self._token, receive_frames(self._commands))
             if message is not None:
                 return replace(message, value=self._segments.take(message.value, message.given))
+
+    def encoded(self, value: Any) -> list[Frame]:
+        """Turn a value into frames, and put into shared memory what is large."""
+        return self._shelf.stage(wire.encode(value, self._shelf))
 
     def report(self, kind: Kind, fields: Mapping[str, Any] | None = None, value: Sequence[Frame] = ()) -> None:
         """Tell the parent how something ended, after all that was said before. A call ends with it: events from
         threads and tasks that it left behind go nowhere.
         """
-        staged = stage(value)
 
         def send() -> None:
-            left, given = self._segments.give(staged)
+            left, given = self._segments.give(value)
             # Uncopied: the next call starts only after the parent has all of it.
             message = Message(kind, self.rank, self.call, dict(fields or {}), left, given)
             send_frames(self._out, messages.pack(self._token, message))
@@ -126,7 +133,7 @@ class Link:
         # A forked copy of this process has the sockets, too, and must leave them alone.
         if not self._wants_events or call != self.call or os.getpid() != self._process:
             return
-        item = Item(sort, stage(wire.encode(data)), image_format, as_text)
+        item = Item(sort, self.encoded(data), image_format, as_text)
         (self._outbox.progress if sort is Sort.PROGRESS else self._outbox.output)(item, call)
 
     def is_cancelled(self) -> bool:

@@ -11,12 +11,14 @@ import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from worker_node.distributed import segments
+from worker_node.distributed.shelf import SHARED_BYTES
 
 if TYPE_CHECKING:
     import numpy as np
     import torch
     from PIL import Image
+
+    from worker_node.distributed.shelf import Shelf
 
 Frame = bytes | bytearray | memoryview
 
@@ -37,15 +39,17 @@ def to_number(value: Any) -> Any:
     return float(plain) if is_number(plain) else plain
 
 
-def split(value: Any) -> tuple[list[Any], Frame] | None:
+def split(value: Any, shelf: Shelf | None = None) -> tuple[list[Any], Frame] | None:
     """Return header and buffer of a tensor, array or image; None where the value is none of them.
+
+    What is large and comes from a device is staged on the ``shelf``, if there is one.
 
     Raises:
         TypeError: of a kind that cannot travel as plain bytes.
     """
     modules = sys.modules
     if (torch := modules.get("torch")) is not None and isinstance(value, torch.Tensor):
-        return _split_tensor(value)
+        return _split_tensor(value, shelf)
     if (numpy := modules.get("numpy")) is not None and isinstance(value, numpy.ndarray):
         return _split_array(value)
     if (image := modules.get("PIL.Image")) is not None and isinstance(value, image.Image):
@@ -70,7 +74,7 @@ def _writable(frame: Frame) -> Frame:
     return frame if isinstance(frame, memoryview) and not frame.readonly else bytearray(frame)
 
 
-def _split_tensor(tensor: torch.Tensor) -> tuple[list[Any], Frame]:
+def _split_tensor(tensor: torch.Tensor, shelf: Shelf | None) -> tuple[list[Any], Frame]:
     import torch
 
     if tensor.layout is not torch.strided or tensor.is_quantized:
@@ -81,10 +85,10 @@ def _split_tensor(tensor: torch.Tensor) -> tuple[list[Any], Frame]:
         return header, b""
     # Every dtype, numpy's or not, is viewed as bytes.
     raw = plain.reshape(-1).view(torch.uint8)
-    if raw.is_cuda and raw.nbytes >= segments.SHARED_BYTES:
+    if shelf is not None and raw.is_cuda and raw.nbytes >= SHARED_BYTES:
         # Without memory to lock or to stage in it goes the plain way.
         with contextlib.suppress(OSError, RuntimeError):
-            return header, segments.written(_pieces(raw))
+            return header, shelf.write(_pieces(raw), raw.nbytes)
     return header, raw.cpu().numpy().data
 
 

@@ -22,7 +22,7 @@ from typing import Any
 from worker_node.distributed.batch import Item, Line, Lost
 from worker_node.distributed.lines import Lines
 from worker_node.distributed.media import Frame
-from worker_node.distributed.segments import is_staged
+from worker_node.distributed.shelf import staged_in
 from worker_node.distributed.window import LOG_BYTES, OUTPUT_BYTES, PROGRESS_BYTES, SendWindow
 
 _LINGER_S = 0.001
@@ -79,7 +79,8 @@ class Outbox:
                 self._add(item, cost, item.value[1:])
                 return
             # Its buffers may be views of memory that the worker changes next.
-            self._held = item._replace(value=[frame if is_staged(frame) else bytes(frame) for frame in item.value])
+            kept = [frame if staged_in(frame) is not None else bytes(frame) for frame in item.value]
+            self._held = item._replace(value=kept)
             self._wake()
 
     def line(self, line: Line) -> None:

@@ -22,7 +22,7 @@ from worker_node.distributed.launch import Launch
 from worker_node.distributed.media import Frame
 from worker_node.distributed.messages import Kind, Message
 from worker_node.distributed.processes import RankProcess
-from worker_node.distributed.segments import is_staged
+from worker_node.distributed.shelf import staged_in
 from worker_node.distributed.start import Start
 from worker_node.distributed.threads import Threads
 
@@ -115,7 +115,7 @@ class Pool:
         """Hand a call to every rank."""
         fields = {"streaming": streaming, "wants_events": wants_events}
         message = Message(Kind.CALL, 0, call, fields, value)
-        if any(map(is_staged, value)):
+        if any(staged_in(frame) is not None for frame in value):
             for rank, channel in enumerate(self._channels):
                 self._hub.send(channel.outgoing(message), [rank])
         else:

@@ -133,7 +133,7 @@ def _serve_next(worker: DistributedWorker, link: Link, *, takes_streaming: bool)
             payload["streaming"] = message.fields["streaming"]
         result = worker.finish(worker(**payload))
         if link.rank == 0:
-            value = wire.encode(result)
+            value = link.encoded(result)
     except CallCancelled:
         kind = Kind.CANCELLED
     except SystemExit as exc:

@@ -1,12 +1,12 @@
 """Segments: large frames between a parent and a rank, in shared memory that has no name.
 
-A sender stages a frame: its bytes are written once into memory of which there is only a descriptor. The descriptor goes
-over a socket pair that the rank inherits, ahead of the message, in which a number stands for the frame. The receiver
-maps the memory: it is the receiver's own and writable, and goes back when nothing refers to it any more. Whoever is
-killed, the kernel takes everything back. What cannot be staged or given for any shortage stays as it was and travels
-in the message. Pages count for the process that wrote them (its cgroup), until they are gone.
+A sender stages a frame on its ``shelf``: in memory of which there is only a descriptor. The descriptor goes over a
+socket pair that the rank inherits, ahead of the message, in which a number and the size stand for the frame. The
+receiver maps the memory: it is the receiver's own and writable, and goes back when nothing refers to it any more.
+Whoever is killed, the kernel takes everything back. What cannot be given for any shortage stays as it was and travels
+in the message.
 
-Knows nothing of values and messages: ``link`` and ``hub`` call it, ``media`` stages what comes from a device.
+Knows nothing of values and messages: ``link`` and ``channel`` call it.
 """
 
 from __future__ import annotations
@@ -23,21 +23,14 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from worker_node.distributed.errors import SerializationFailed
+from worker_node.distributed.shelf import FIXED_SIZE, Staged, is_read_only, staged_in
 
 if TYPE_CHECKING:
     from worker_node.distributed.media import Frame
 
-ALONE_BYTES = 32 * 2**20
-"""From this size on a frame for one receiver is staged. Below, as ``benchmarks/large_results.py`` shows, the allocator
-brings back warm memory for what comes through a socket, and fresh pages cost more than the socket's copies."""
-
-SHARED_BYTES = 8 * 2**20
-"""The same for several receivers, which read one copy, and for a device's tensor, which needs fresh memory anyway."""
-
 _NUMBER = struct.Struct("=Q")
+_FRAME = struct.Struct("=QQ")
 _FD = struct.Struct("=i")
-# Never longer nor shorter again: touching it past its end would be the receiver's death.
-_FIXED = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW
 _READ_WRITE = mmap.PROT_READ | mmap.PROT_WRITE
 
 # Python's own mapping keeps a descriptor open for as long as it lives, which a pile of tensors must not.
@@ -46,55 +39,6 @@ _libc.mmap.restype = ctypes.c_void_p
 _libc.mmap.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_long)
 _libc.munmap.argtypes = (ctypes.c_void_p, ctypes.c_size_t)
 _MAP_FAILED = ctypes.c_void_p(-1).value
-
-
-class _Staged(mmap.mmap):
-    """Memory that can be given; read only here, so that it can still be sealed."""
-
-    fd: int
-    given = False
-
-
-def stage(frames: Sequence[Frame], receivers: int = 1) -> list[Frame]:
-    """Write what is large into shared memory, once for all ``receivers``.
-
-    Takes about 0.3 ms a MiB, most of it without the interpreter's lock. What comes back reads like what went in, and is
-    a snapshot of it where it was written.
-    """
-    least = ALONE_BYTES if receivers == 1 else SHARED_BYTES
-    staged = list(frames)
-    for index, frame in enumerate(frames):
-        with contextlib.suppress(OSError):
-            if len(frame) >= least and _staged(frame) is None:
-                staged[index] = written([frame])
-        memory = _staged(staged[index])
-        if memory is not None and receivers > 1:
-            # From now on nobody can change it: what a receiver writes to is copied for it, page by page.
-            fcntl.fcntl(memory.fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_WRITE)
-    return staged
-
-
-def written(pieces: Iterable[Frame]) -> memoryview:
-    """Stage a frame that comes in pieces.
-
-    Raises:
-        OSError: there is no memory or no descriptor left.
-    """
-    fd = os.memfd_create("runner-frame", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-    try:
-        # Written and not mapped: filling fresh pages through a mapping takes twice as long.
-        for piece in pieces:
-            rest = memoryview(piece)
-            while rest:
-                rest = rest[os.write(fd, rest) :]
-        fcntl.fcntl(fd, fcntl.F_ADD_SEALS, _FIXED)
-        memory = _Staged(fd, 0, flags=mmap.MAP_PRIVATE, prot=mmap.PROT_READ)
-    except BaseException:
-        os.close(fd)
-        raise
-    memory.fd = fd
-    weakref.finalize(memory, os.close, fd)
-    return memoryview(memory)
 
 
 class Segments:
@@ -127,9 +71,9 @@ class Segments:
         """
         sent, given = list(frames), []
         for index, frame in enumerate(frames):
-            memory = _staged(frame)
+            memory = staged_in(frame)
             if memory is not None and self._pass(memory):
-                sent[index] = _NUMBER.pack(self._given)
+                sent[index] = _FRAME.pack(self._given, len(frame))
                 given.append(index)
         return sent, given
 
@@ -141,9 +85,10 @@ class Segments:
         """
         taken = list(frames)
         for index in given:
-            fd = self._receive(_NUMBER.unpack(frames[index])[0])
+            number, size_bytes = _FRAME.unpack(frames[index])
+            fd = self._receive(number)
             try:
-                taken[index] = _mapped(fd)
+                taken[index] = _mapped(fd, size_bytes)
             finally:
                 os.close(fd)
                 self._keep_spare()
@@ -154,8 +99,8 @@ class Segments:
         self._channel.close()
         self._free_spare()
 
-    def _pass(self, memory: _Staged) -> bool:
-        if memory.given and not _is_read_only(memory.fd):
+    def _pass(self, memory: Staged) -> bool:
+        if memory.given and not is_read_only(memory.fd):
             raise ValueError("staged for one receiver and given to two")
         flags = socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL
         try:
@@ -201,25 +146,10 @@ class Segments:
             self._spare = None
 
 
-def is_staged(frame: Frame) -> bool:
-    """Tell whether this is memory that can be given."""
-    return _staged(frame) is not None
-
-
-def _staged(frame: Frame) -> _Staged | None:
-    memory = frame.obj if isinstance(frame, memoryview) else None
-    return memory if isinstance(memory, _Staged) and len(frame) == len(memory) else None
-
-
-def _is_read_only(fd: int) -> bool:
-    return bool(fcntl.fcntl(fd, fcntl.F_GET_SEALS) & fcntl.F_SEAL_WRITE)
-
-
-def _mapped(fd: int) -> memoryview:
-    size_bytes = os.fstat(fd).st_size
-    if fcntl.fcntl(fd, fcntl.F_GET_SEALS) & _FIXED != _FIXED:
-        raise SerializationFailed("memory of a message may still change its size")
-    flags = mmap.MAP_PRIVATE if _is_read_only(fd) else mmap.MAP_SHARED
+def _mapped(fd: int, size_bytes: int) -> memoryview:
+    if fcntl.fcntl(fd, fcntl.F_GET_SEALS) & FIXED_SIZE != FIXED_SIZE or os.fstat(fd).st_size < size_bytes:
+        raise SerializationFailed("memory of a message is too small, or may still change its size")
+    flags = mmap.MAP_PRIVATE if is_read_only(fd) else mmap.MAP_SHARED
     address = _libc.mmap(None, size_bytes, _READ_WRITE, flags, fd, 0)
     if address == _MAP_FAILED:
         raise SerializationFailed(f"memory of a message cannot be mapped: {os.strerror(ctypes.get_errno())}")

@@ -17,6 +17,7 @@ import msgpack
 from worker_node.distributed import media
 from worker_node.distributed.errors import SerializationFailed
 from worker_node.distributed.media import Frame
+from worker_node.distributed.shelf import Shelf
 
 _TUPLE: Final = 1
 _SET: Final = 2
@@ -34,8 +35,9 @@ _PLAIN: Final = (str, bytes, bytearray, memoryview, int, float, type(None))
 class _Encoder:
     """Collects the raw frames of one value while msgpack walks it."""
 
-    def __init__(self) -> None:
+    def __init__(self, shelf: Shelf | None = None) -> None:
         self.frames: list[Frame] = []
+        self._shelf = shelf
 
     def pack(self, value: Any) -> bytes:
         # Strict types send tuples and subclasses to `extend`; without it a tuple would silently come back as a list.
@@ -58,7 +60,7 @@ class _Encoder:
             return msgpack.ExtType(_DATETIME, value.isoformat().encode())
         if isinstance(value, dt.date):
             return msgpack.ExtType(_DATE, value.isoformat().encode())
-        found = media.split(value)
+        found = media.split(value, self._shelf)
         if found is None:
             raise TypeError(f"{type(value).__module__}.{type(value).__qualname__} has no form on the wire")
         header, frame = found
@@ -112,15 +114,16 @@ class _Decoder:
         raise SerializationFailed(f"unknown tag {tag}")
 
 
-def encode(value: Any) -> list[Frame]:
+def encode(value: Any, shelf: Shelf | None = None) -> list[Frame]:
     """Turn ``value`` into frames: the structure first, then the raw buffers that it refers to.
 
     The buffers are views of the value's own memory where that is possible: do not change it before they are sent.
+    What is large and comes from a device is staged on the ``shelf``, if there is one.
 
     Raises:
         SerializationFailed: with the path of the part that has no form on the wire.
     """
-    encoder = _Encoder()
+    encoder = _Encoder(shelf)
     try:
         head = encoder.pack(value)
     except RecursionError as exc:
