@@ -134,7 +134,7 @@ def test_what_would_take_the_place_of_all_else_is_not_kept(monkeypatch: pytest.M
     shelf = Shelf()
     first = memory_of(staged(shelf, 1))
 
-    staged(shelf, 2, 2 * MIB)
+    staged(shelf, 2, 3 * MIB)
 
     assert memory_of(staged(shelf, 3)) == first
 
