@@ -12,8 +12,9 @@ from collections.abc import Awaitable, Callable, Mapping, MutableMapping, Sequen
 from typing import Any
 
 from stoker.app import App
-from worker_node.apphost.ranks import Ran, peak_resident_bytes
-from worker_node.distributed import DistributedRunner, NotRunning
+from worker_node.apphost.crashes import leaves_ranks_useless
+from worker_node.apphost.ranks import LAST_WORDS_S, Ran, peak_resident_bytes
+from worker_node.distributed import DistributedRunner, NotRunning, RunnerError
 
 VISIBLE = "CUDA_VISIBLE_DEVICES"
 
@@ -27,7 +28,7 @@ class OwnRanks:
         self._app, self._environ, self._told = app, environ, on_change
         self._all = environ.get(VISIBLE)
         self._starting: asyncio.Task[None] | None = None
-        self._has_place = False
+        self._has_place = self._is_useless = False
         self._had = set(vars(app))
 
     def place(self, devices: Sequence[int] | None) -> None:
@@ -59,6 +60,10 @@ class OwnRanks:
         await self.warm_up()
         return Ran(None, 0.0 if was_warm else time.monotonic() - began, was_warm)
 
+    def call_failed(self, error: BaseException) -> None:
+        """Have the ranks made anew for the next call, if they would fail that as well."""
+        self._is_useless = self._is_useless or (isinstance(error, RunnerError) and leaves_ranks_useless(error))
+
     async def run(self, payload: Mapping[str, Any], on_event: Any) -> Ran:  # noqa: ARG002 - as AppRanks has it
         """Such an app calls its runner itself."""
         raise NotRunning("this app has runners of its own: call self.runner.invoke")
@@ -75,7 +80,8 @@ class OwnRanks:
         return sum(peaks) if peaks else None
 
     async def _start(self) -> None:
-        await self._end(None, 0)  # what an earlier one has left
+        await self._end(None, LAST_WORDS_S)  # what an earlier one has left
+        self._is_useless = False
         self._told("starting", [])
         try:
             await self._app.setup()
@@ -100,7 +106,7 @@ class OwnRanks:
     def _is_warm(self) -> bool:
         runners = self._runners()
         is_done = self._starting is not None and self._starting.done() and self._starting.exception() is None
-        return is_done and all(runner.is_alive() for runner in runners)
+        return is_done and not self._is_useless and all(runner.is_alive() for runner in runners)
 
     def _pids(self) -> list[int]:
         return [rank.pid for runner in self._runners() for rank in runner.status().ranks]

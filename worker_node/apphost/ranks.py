@@ -98,6 +98,9 @@ class AppRanks:
         """Nothing: ``run`` warms up by itself, for a call that comes to it."""
         return Ran(None, 0.0, was_warm=True)
 
+    def call_failed(self, error: BaseException) -> None:
+        """Nothing: ``run`` has seen it."""
+
     async def run(self, payload: Mapping[str, Any], on_event: Callable[[RankEvent], Any]) -> Ran:
         """Call the ranks and hear their events. Raises as ``DistributedRunner.call`` does."""
         was_warm = self._runner.status().state in (RunnerState.WARM, RunnerState.BUSY)

@@ -129,6 +129,8 @@ class ServedCall:
         except BaseException as error:  # noqa: BLE001
             if self._is_cancelled and isinstance(error, asyncio.CancelledError | JobCancelled):
                 error = JobCancelled("the job was cancelled while it ran")
+            if self._ranks is not None:
+                self._ranks.call_failed(error)
             # Nobody will ask for what it had made; the spool would keep it for ever.
             shutil.rmtree(self._folder, ignore_errors=True)
             self._link.send(protocol.Failed(self._start.call_id, failures.describe(error)))

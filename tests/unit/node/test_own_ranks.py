@@ -9,7 +9,7 @@ import pytest
 from stoker.compat import fal
 from tests.apps.ported import Request
 from worker_node.apphost.own_ranks import OwnRanks
-from worker_node.distributed import NotRunning
+from worker_node.distributed import NotRunning, RankFailed
 
 pytestmark = pytest.mark.anyio
 
@@ -39,6 +39,10 @@ def fresh() -> None:
 def made(environ: dict[str, str] | None = None) -> tuple[OwnRanks, Counting, list[str]]:
     app, told = Counting(), []
     return OwnRanks(app, {} if environ is None else environ, on_change=lambda state, _: told.append(state)), app, told
+
+
+def failed(type_name: str, message: str) -> RankFailed:
+    return RankFailed(rank=0, type_name=type_name, message=message, traceback="")
 
 
 async def test_setup_is_done_once_for_all_calls_that_come() -> None:
@@ -88,6 +92,20 @@ async def test_a_setup_that_failed_is_tried_again_by_the_next_call() -> None:
     await ranks.warm_up()
 
     assert (Counting.begun, told) == (2, ["starting", "none", "starting", "warm"])
+
+
+async def test_ranks_that_would_fail_every_call_are_made_anew_for_the_next() -> None:
+    ranks, _, _ = made()
+    ranks.place(None)
+    await ranks.warm_up()
+
+    ranks.call_failed(ValueError("no such style"))
+    ranks.call_failed(failed("ValueError", "no such style"))
+    still = await ranks.ready_for_call()
+    ranks.call_failed(failed("AcceleratorError", "CUDA error: an illegal memory access was encountered"))
+    anew = await ranks.ready_for_call()
+
+    assert (still.was_warm, anew.was_warm, Counting.begun) == (True, False, 2)
 
 
 async def test_a_call_that_is_given_up_leaves_the_setup_to_the_next() -> None:
