@@ -58,9 +58,15 @@ def save_flux(folder: Path) -> Path:
 
 def save_sdxl(folder: Path, *, safe_serialization: bool = True) -> Path:
     """An SDXL."""
+    make_sdxl().save_pretrained(folder, safe_serialization=safe_serialization)
+    return folder
+
+
+def make_sdxl() -> StableDiffusionXLPipeline:
+    """The same, not saved."""
     torch.manual_seed(0)
     first, second = build_clip(), build_clip()
-    pipeline = StableDiffusionXLPipeline(
+    return StableDiffusionXLPipeline(
         vae=_vae(latent_channels=4),
         text_encoder=CLIPTextModel(_clip_config(first)),
         text_encoder_2=CLIPTextModelWithProjection(_clip_config(second)),
@@ -82,8 +88,6 @@ def save_sdxl(folder: Path, *, safe_serialization: bool = True) -> Path:
         ),
         scheduler=EulerDiscreteScheduler(beta_schedule="scaled_linear", timestep_spacing="leading", steps_offset=1),
     )
-    pipeline.save_pretrained(folder, safe_serialization=safe_serialization)
-    return folder
 
 
 def _vae(**config: float) -> AutoencoderKL:
