@@ -111,11 +111,13 @@ class Doorbell:
         await self._link.close()
 
     async def _ring(self) -> None:
-        while self._waiting:
-            apps = list(self._waiting)
-            self._waiting.clear()
-            await self._link.ask(partial(self._send, apps))
-        self._ringing = None
+        try:
+            while self._waiting:
+                apps = list(self._waiting)
+                self._waiting.clear()
+                await self._link.ask(partial(self._send, apps))
+        finally:
+            self._ringing = None  # whatever was raised, the next bell is tried
 
     async def _send(self, apps: Sequence[str]) -> None:
         async with self._link.redis.pipeline(transaction=False) as pipe:

@@ -95,6 +95,23 @@ async def test_ringing_does_not_wait_for_a_redis_that_is_silent() -> None:
     connection.close()
 
 
+async def test_a_bell_that_cannot_be_made_does_not_silence_the_next(
+    engines: Engines, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    app, doorbell = f"acme/{uuid4().hex}", Doorbell(engines.redis_url)
+    with monkeypatch.context() as broken:
+        broken.setattr(doorbell, "_bell", lambda _app: 1 / 0)
+        doorbell.ring(app)
+        with pytest.raises(ZeroDivisionError):
+            await doorbell.rung()
+
+    doorbell.ring(app)
+    await doorbell.close()
+
+    async with Redis.from_url(engines.redis_url) as redis:
+        assert await redis.llen(queue_name(app)) == 1
+
+
 async def test_ringing_raises_nothing_and_ends_without_redis() -> None:
     doorbell = Doorbell("redis://127.0.0.1:1/0")
 
