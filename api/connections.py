@@ -14,6 +14,7 @@ from starlette.requests import HTTPConnection
 
 from api.hub import Hub
 from api.metrics import Metrics
+from api.open_keys import OpenKeys
 from api.rates import Rates
 from api.recent import Recent
 from stoker.apps import AppVersion
@@ -44,6 +45,7 @@ class Connections:
     callers: Recent[Caller]
     versions: Recent[AppVersion]
     rates: Rates
+    open_keys: OpenKeys
 
 
 @asynccontextmanager
@@ -53,7 +55,7 @@ async def open_connections(
     """Make them. Needs no engine to be up: what cannot be reached says so in each answer."""
     db = make_engine(settings.database_url, application_name="stoker-api", pool_size=POOL_SIZE)
     bus, doorbell = Bus(settings.redis_url, settings.progress_redis_url), Doorbell(settings.redis_url)
-    rates = Rates(settings.redis_url)
+    rates, open_keys = Rates(settings.redis_url), OpenKeys(db)
     s3 = settings.s3
     storage = Storage(
         s3.endpoint_url, s3.access_key_id, s3.secret_access_key, s3.bucket, s3.region, s3.public_endpoint_url
@@ -61,9 +63,22 @@ async def open_connections(
     try:
         async with Hub(bus, db, look_s=settings.look_s).running() as hub:
             yield Connections(
-                settings, db, bus, hub, doorbell, storage, metrics, stopping, Submits(db), Recent(), Recent(), rates
+                settings,
+                db,
+                bus,
+                hub,
+                doorbell,
+                storage,
+                metrics,
+                stopping,
+                submits=Submits(db),
+                callers=Recent(),
+                versions=Recent(),
+                rates=rates,
+                open_keys=open_keys,
             )
     finally:
+        open_keys.close()
         await doorbell.close()
         await rates.close()
         await bus.close()

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Iterator
 
 import orjson
 
@@ -55,7 +55,7 @@ class JobStream:
         self._ended = False
         self._waiting: list[Event] = []
 
-    async def body(self) -> AsyncIterator[bytes]:
+    async def body(self) -> AsyncGenerator[bytes, None]:
         """The bytes of the response."""
         self._here.metrics.streams.inc()
         try:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from typing import Any
 from uuid import UUID
 
@@ -56,7 +56,7 @@ class TenantStream:
         self._pause_s = PAUSE_S
         self._spoke = -here.settings.ping_s  # at once: a place to come back to, before there is any event
 
-    async def body(self) -> AsyncIterator[bytes]:
+    async def body(self) -> AsyncGenerator[bytes, None]:
         """The bytes of the response."""
         settings, stopping = self._here.settings, self._here.stopping
         self._here.metrics.streams.inc()

@@ -10,6 +10,7 @@ import hashlib
 import hmac
 import secrets
 import string
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
@@ -150,6 +151,14 @@ async def list_keys(db: AsyncEngine, tenant_id: UUID | None = None) -> list[KeyR
         )
         for row in found
     ]
+
+
+async def ended(db: AsyncEngine, key_ids: Collection[str]) -> set[str]:
+    """Those of these keys that are revoked or past their time."""
+    is_over = api_keys.c.revoked_at.is_not(None) | (api_keys.c.expires_at <= func.stoker_now())
+    async with reading(db) as tx:
+        found = await tx.execute(select(api_keys.c.id).where(api_keys.c.id.in_(key_ids), is_over))
+        return set(found.scalars())
 
 
 async def revoke(db: AsyncEngine, key_id: str, tenant_id: UUID | None = None, *, by: Caller | None = None) -> None:

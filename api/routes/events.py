@@ -48,4 +48,4 @@ async def events(
     if job.state.is_final and seen.seq == job.last_seq:
         return Response(status_code=204)
     stream = JobStream(here, job, seen, base_url)
-    return EventStream(stream.body(), headers=STREAM_HEADERS)
+    return EventStream(here.open_keys.guard(caller, stream.body()), headers=STREAM_HEADERS)

@@ -51,7 +51,8 @@ async def events(
     given = last_event_id or after
     seen = None if given is None else START if given == "0" else Cursor.parse(given)
     if "application/json" not in accept:
-        return EventStream(TenantStream(here, caller.tenant_id, seen, filters, base_url).body(), headers=STREAM_HEADERS)
+        stream = TenantStream(here, caller.tenant_id, seen, filters, base_url)
+        return EventStream(here.open_keys.guard(caller, stream.body()), headers=STREAM_HEADERS)
     if seen is None:
         seen = START if filters.job_ids else await tenant_events.here(here.db, caller.tenant_id)
     page = await tenant_events.read(here.db, caller.tenant_id, seen, filters, scan=limit)
