@@ -7,6 +7,7 @@ who come back.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from uuid import UUID
@@ -21,18 +22,20 @@ from stoker.events import Event, EventId
 logger = log.get(__name__)
 
 
-async def follow(here: Connections, job_id: UUID) -> AsyncGenerator[list[Event], None]:
+async def follow(here: Connections, job_id: UUID, *, with_progress: bool = False) -> AsyncGenerator[list[Event], None]:
     """Events, progress before rows and each kind in order; an empty batch where it has been quiet for ``ping_s``.
 
     The last event of the last batch is the final one, unless the server stops before.
     """
-    seq, seen = 0, EventId(0)
+    seq, seen, spoke = 0, EventId(0), time.monotonic()
     async with here.hub.follow(job_id) as feed:
         feed.look_back()  # what was streamed since the job was stored, and nobody listened
         while not here.stopping.is_set():
-            is_quiet = not await _changed(here, feed)
+            await _changed(here, feed, spoke + here.settings.ping_s)
             has_rows, has_gap, live = feed.take()
-            if has_gap:
+            if not with_progress:
+                live = []
+            elif has_gap:
                 live += await here.bus.progress_after(job_id, seen)
             rows = await _rows_after(here, feed, job_id, seq) if has_rows else []
             seq = feed.seen = rows[-1].id.seq if rows else seq
@@ -42,7 +45,8 @@ async def follow(here: Connections, job_id: UUID) -> AsyncGenerator[list[Event],
                     batch.append(event)
                     seen = event.id
             batch += rows
-            if batch or is_quiet:
+            if batch or time.monotonic() - spoke >= here.settings.ping_s:
+                spoke = time.monotonic()
                 yield batch
             if rows and is_last(rows[-1]):
                 return
@@ -74,12 +78,12 @@ async def _rows_after(here: Connections, feed: Feed, job_id: UUID, seq: int) -> 
         return rows
 
 
-async def _changed(here: Connections, feed: Feed) -> bool:
-    """Wait for the feed, the shutdown, or for as long as a stream may be quiet."""
+async def _changed(here: Connections, feed: Feed, deadline: float) -> None:
+    """Wait for the feed, the shutdown, or the time to say something."""
     waits = [asyncio.ensure_future(event.wait()) for event in (feed.changed, here.stopping)]
     try:
-        await asyncio.wait(waits, timeout=here.settings.ping_s, return_when=asyncio.FIRST_COMPLETED)
+        timeout = max(deadline - time.monotonic(), 0)
+        await asyncio.wait(waits, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
     finally:
         for wait in waits:
             wait.cancel()
-    return feed.changed.is_set()

@@ -151,8 +151,6 @@ async def _statuses(
     async with aclosing(follow(here, job_id)) as batches:
         async for batch in batches:
             unsaid += [event for event in batch if with_logs and event.kind is EventKind.LOG]
-            if batch and all(not event.kind.is_row for event in batch):
-                continue
             found = await job_status.find(here.db, job_id, tenant_id)
             if found.state.is_final and not (batch and is_last(batch[-1])):
                 continue  # its last lines are still to come

@@ -92,7 +92,7 @@ class Waiting:
     def __init__(self, here: Connections, caller: Caller, app: str, job_id: UUID) -> None:
         self.here, self.job_id, self.tenant_id = here, job_id, caller.tenant_id
         self._app = app
-        self._batches = follow(here, job_id)
+        self._batches = follow(here, job_id, with_progress=True)
         self.has_ended = False
 
     async def end(self) -> None:

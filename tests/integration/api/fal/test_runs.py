@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
+from collections.abc import AsyncIterator
 
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -11,12 +13,13 @@ from api.following import follow
 from stoker import job_queries
 from stoker.errors import AppError
 from stoker.jobs import Claim
+from stoker.local.engines import Engines
 from stoker.states import JobState
 from tests.integration.api.fal.test_queue import CAT, fail
 from tests.support.acting_node import ActingNode
-from tests.support.api_server import RunningApi
+from tests.support.api_server import RunningApi, api_settings, running_api
 from tests.support.nodes import eventually
-from tests.support.sse import frames
+from tests.support.sse import Frame, frames
 from tests.support.tenants import Tenant, make_client
 
 pytestmark = pytest.mark.anyio
@@ -115,12 +118,42 @@ async def test_what_a_job_streams_before_anybody_listens_is_not_missed(
     claim = await node.claim()
     await node.progress(claim, claim.seq, 1)
 
-    batches = follow(api.here, claim.job_id)
+    batches = follow(api.here, claim.job_id, with_progress=True)
     first = await anext(batches)
     await batches.aclose()
 
     assert [event.data.get("step") or event.data.get("state") for event in first] == [1, "queued", "running"]
     await node.succeed(claim, {})
+
+
+async def test_a_stream_of_statuses_says_that_it_is_there_while_only_progress_comes(
+    engines: Engines, database_url: str
+) -> None:
+    async with running_api(api_settings(engines, database_url, ping_s=0.05)) as api:
+        node = await ActingNode.start(api.here.db, api.here.bus, "acme/quiet")
+        tenant = await make_client(api, "run")
+        async with tenant.http as http:
+            request = (await http.post("/queue/acme/quiet", json=CAT)).json()
+            claim = await node.claim()
+
+            async def progress() -> None:
+                for step in itertools.count():
+                    await node.progress(claim, claim.seq, step)
+
+            steady = asyncio.create_task(progress())
+            async with asyncio.timeout(20), http.stream("GET", f"{request['status_url']}/stream") as answer:
+                comments = [frame.comment async for frame in _until(frames(answer), steady)]
+
+    assert "ping" in comments
+
+
+async def _until(stream: AsyncIterator[Frame], steady: asyncio.Task[None]) -> AsyncIterator[Frame]:
+    """What comes up to the first ping, as long as there is progress."""
+    async for frame in stream:
+        yield frame
+        if frame.comment is not None:
+            steady.cancel()
+            return
 
 
 async def test_a_stream_sends_what_the_job_streams_and_its_result_last(
