@@ -30,6 +30,9 @@ from stoker.signing_keys import Signers
 AT_ONCE = 100
 AT_A_RECEIVER = 10
 """So a receiver that is slow keeps nobody else's deliveries waiting."""
+REST = 20
+"""How many times as long as it took to look past a receiver that has no room until that is done again: past a third
+of a million deliveries it takes 0.4 s."""
 MOST_ASKED_FOR_S = 6 * 3600.0
 """A ``Retry-After`` is honoured so far: a receiver must not keep a delivery from ever being tried again."""
 SPARE_S = 45.0
@@ -103,6 +106,7 @@ class Deliverer:
         self._metrics = metrics or ControlMetrics()
         self._sender = Sender(allowed_hosts, timeout_s=timeout_s)
         self._running: dict[asyncio.Task[None], str] = {}
+        self._rests_until = 0.0
 
     async def deliver_due(self) -> None:
         """Begin what is due, as far as there is room. It waits for no receiver: ``settle`` does."""
@@ -113,10 +117,13 @@ class Deliverer:
             "full": [receiver for receiver, count in busy.items() if count >= AT_A_RECEIVER],
             "hold_s": self._hold_s,
         }
-        if values["room"] == 0:
+        began = time.monotonic()
+        if values["room"] == 0 or began < self._rests_until:
             return
         async with self._db.begin() as connection:
             due = (await connection.execute(TAKE, values)).mappings().all()
+        if values["full"]:
+            self._rests_until = began + REST * (time.monotonic() - began)
         if not due:
             return
         reach(Point.CONTROL_DELIVERY_TAKEN)
