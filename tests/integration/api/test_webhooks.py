@@ -11,6 +11,7 @@ import httpx2
 import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
+from structlog.testing import capture_logs
 
 from tests.support.acting_node import ActingNode
 from tests.support.receiver import Receiver, running_receiver
@@ -187,13 +188,15 @@ async def test_a_try_that_fails_in_an_unforeseen_way_is_recorded_and_made_again_
         change = text("UPDATE jobs SET result = CAST(:result AS jsonb) WHERE id = :id")
         await connection.execute(change, {"result": too_deep, "id": job_id})
 
-    async with deliverer(db, receiver.address) as sender:
-        await one_round(sender)
+    with capture_logs() as lines:  # drawn for a terminal, so deep a value takes seconds
+        async with deliverer(db, receiver.address) as sender:
+            await one_round(sender)
 
     row = await delivery(db, job_id)
     assert (row["state"], row["attempts"], row["tried"]) == ("pending", 1, [None])
     assert 0 < row["next_in_s"] < 10
     assert row["last_error"]
+    assert "delivery_failed" in {line["event"] for line in lines}
 
 
 @pytest.mark.parametrize(
