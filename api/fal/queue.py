@@ -6,7 +6,7 @@ COMPLETED with an error; their result answers with the error's own code.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import Annotated, Any
 from uuid import UUID
@@ -97,7 +97,7 @@ async def stream_status(
     """The status each time that it changes, with the new lines of the log, until the request is completed."""
     await _find(here, app, job_id, caller.tenant_id)
     body = _statuses(here, job_id, caller.tenant_id, base_url, with_logs=logs)
-    return EventStream(body, headers={REQUEST_ID: str(job_id), **STREAM_HEADERS})
+    return EventStream(here.open_keys.guard(caller, body), headers={REQUEST_ID: str(job_id), **STREAM_HEADERS})
 
 
 @router.get("/{owner}/{alias}/requests/{request_id}")
@@ -145,7 +145,7 @@ async def _find(here: Connections, app: str, job_id: UUID, tenant_id: UUID) -> J
 
 async def _statuses(
     here: Connections, job_id: UUID, tenant_id: UUID, base_url: str, *, with_logs: bool
-) -> AsyncIterator[bytes]:
+) -> AsyncGenerator[bytes, None]:
     said: dict[str, Any] = {}
     unsaid: list[Event] = []
     async with aclosing(follow(here, job_id)) as batches:

@@ -7,7 +7,7 @@ A path that ends in ``/stream`` is the endpoint of that name, or the one before 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncGenerator, AsyncIterator, Coroutine
 from typing import Annotated, Any, TypeVar
 from uuid import UUID
 
@@ -90,7 +90,7 @@ class Waiting:
     """One caller that waits for its job."""
 
     def __init__(self, here: Connections, caller: Caller, app: str, job_id: UUID) -> None:
-        self.here, self.job_id, self.tenant_id = here, job_id, caller.tenant_id
+        self.here, self.caller, self.job_id = here, caller, job_id
         self._app = app
         self._batches = follow(here, job_id, with_progress=True)
         self.has_ended = False
@@ -126,7 +126,9 @@ class Waiting:
                 return
             here = self.here
             try:
-                cancelled = await cancels.cancel(here.db, here.bus, here.metrics.counts, self.job_id, self.tenant_id)
+                cancelled = await cancels.cancel(
+                    here.db, here.bus, here.metrics.counts, self.job_id, self.caller.tenant_id
+                )
                 here.metrics.counts.ended(self._app, cancelled.state)
             except Conflict:
                 return  # it has ended by itself meanwhile
@@ -143,7 +145,8 @@ class Streamed(EventStream):
 
     def __init__(self, waiting: Waiting, chunks: list[bytes], base_url: str, headers: dict[str, str]) -> None:
         self._waiting, self._first, self._base_url = waiting, chunks, base_url
-        super().__init__(self._body(), headers={**STREAM_HEADERS, **headers})
+        body = waiting.here.open_keys.guard(waiting.caller, self._body())
+        super().__init__(body, headers={**STREAM_HEADERS, **headers})
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
@@ -151,14 +154,14 @@ class Streamed(EventStream):
         finally:
             await self._waiting.give_up()
 
-    async def _body(self) -> AsyncIterator[bytes]:
+    async def _body(self) -> AsyncGenerator[bytes, None]:
         for chunk in self._first:
             yield chunk
         async for chunk in self._waiting.rest():
             yield chunk
         if self._waiting.has_ended:
             waited = self._waiting
-            answer = await answer_of(waited.here, waited.job_id, waited.tenant_id, self._base_url)
+            answer = await answer_of(waited.here, waited.job_id, waited.caller.tenant_id, self._base_url)
             yield (b"" if answer.status_code == 200 else b"event: error\n") + _event(bytes(answer.body))
 
 

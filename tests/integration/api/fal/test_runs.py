@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import AsyncIterator
 
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from api.following import follow
-from stoker import job_queries
+from stoker import job_queries, keys
 from stoker.errors import AppError
 from stoker.jobs import Claim
 from stoker.local.engines import Engines
@@ -19,7 +18,7 @@ from tests.integration.api.fal.test_queue import CAT, fail
 from tests.support.acting_node import ActingNode
 from tests.support.api_server import RunningApi, api_settings, running_api
 from tests.support.nodes import eventually
-from tests.support.sse import Frame, frames
+from tests.support.sse import frames
 from tests.support.tenants import Tenant, make_client
 
 pytestmark = pytest.mark.anyio
@@ -136,24 +135,47 @@ async def test_a_stream_of_statuses_says_that_it_is_there_while_only_progress_co
             request = (await http.post("/queue/acme/quiet", json=CAT)).json()
             claim = await node.claim()
 
-            async def progress() -> None:
-                for step in itertools.count():
-                    await node.progress(claim, claim.seq, step)
-
-            steady = asyncio.create_task(progress())
+            seen = asyncio.Event()
+            steady = asyncio.create_task(_stream_until(seen, node, claim))
             async with asyncio.timeout(20), http.stream("GET", f"{request['status_url']}/stream") as answer:
-                comments = [frame.comment async for frame in _until(frames(answer), steady)]
+                comment = None
+                stream = frames(answer)
+                while comment is None:
+                    comment = (await anext(stream)).comment
+            seen.set()
+            await steady
 
-    assert "ping" in comments
+    assert comment == "ping"
 
 
-async def _until(stream: AsyncIterator[Frame], steady: asyncio.Task[None]) -> AsyncIterator[Frame]:
-    """What comes up to the first ping, as long as there is progress."""
-    async for frame in stream:
-        yield frame
-        if frame.comment is not None:
-            steady.cancel()
+async def test_a_stream_ends_with_its_key_and_its_job_with_it(
+    api: RunningApi, node: ActingNode, app: str, db: AsyncEngine
+) -> None:
+    tenant = await make_client(api, "run")
+    async with tenant.http as http, asyncio.timeout(20):
+        opening = asyncio.create_task(_claim_and_stream(node, db, tenant))
+        async with http.stream("POST", f"/run/{app}/stream", json=CAT) as answer:
+            stream = frames(answer)
+            await anext(stream)
+            claim = await opening
+            await keys.revoke(db, tenant.key.partition(":")[0])
+            over = asyncio.Event()
+            steady = asyncio.create_task(_stream_until(over, node, claim))
+            rest = [frame.data async for frame in stream]
+            over.set()
+            await steady
+
+    assert all("step" in data for data in rest)
+    assert await final(db, claim) is JobState.RUNNING  # and asked to stop
+    await node.stop(claim)
+
+
+async def _stream_until(seen: asyncio.Event, node: ActingNode, claim: Claim) -> None:
+    """Asked to stop by an event: a cancel would be lost in the client of Redis."""
+    for step in itertools.count(2):
+        if seen.is_set():
             return
+        await node.progress(claim, claim.seq, step)
 
 
 async def test_a_stream_sends_what_the_job_streams_and_its_result_last(
