@@ -96,6 +96,7 @@ async def test_a_new_key_pair_is_published_two_days_before_it_is_the_first_to_si
 
 async def test_there_is_always_a_key_pair_that_signs_even_after_the_last_was_retired(world: World) -> None:
     await signing_keys.public_keys(world.db)
+    await world.set_clock(1)
     await signing_keys.rotate_pair(world.db)
     old, new = [key.id for key in await signing_keys.list_keys(world.db)]
     await signing_keys.retire(world.db, new)
