@@ -193,7 +193,8 @@ async def _replace(
             hint="Wait for the older one's end, or end it: DELETE /v1/webhooks/secrets/{id}, 'stoker webhooks retire'.",
         )
     end = func.stoker_now() if at_once else func.stoker_now() + OVERLAP[kind]
-    await tx.execute(update(signing_keys).where(mine).values(retired_at=end))
+    # Never later than was said before: one that is about to end does not come back.
+    await tx.execute(update(signing_keys).where(mine).values(retired_at=func.least(signing_keys.c.retired_at, end)))
     key_id = prefix + "".join(secrets.choice(CHARACTERS) for _ in range(12))
     await tx.execute(
         insert(signing_keys).values(
