@@ -5,6 +5,7 @@ The input is checked before anything is stored, the doorbell rings after the com
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import replace
 from typing import Any
 
@@ -56,6 +57,7 @@ async def submit(
     )
     submitted = await here.submits.submit(new)
     announce(here, caller, submitted)
+    await asyncio.sleep(0)  # the bell is on its way before the answer is made
     return submitted, new
 
 

@@ -17,17 +17,20 @@ Answer = TypeVar("Answer")
 
 
 class Gathered(Generic[Item, Answer]):
-    """``act`` does all of some items or none, in order. Belongs on one event loop."""
+    """``act`` does all of some items or none, in order, within ``limit_s``. Belongs on one event loop."""
 
-    def __init__(self, act: Callable[[Sequence[Item]], Awaitable[Sequence[Answer]]], *, most: int) -> None:
-        self._act, self._most = act, most
+    def __init__(
+        self, act: Callable[[Sequence[Item]], Awaitable[Sequence[Answer]]], *, most: int, limit_s: float
+    ) -> None:
+        self._act, self._most, self._limit_s = act, most, limit_s
         self._waiting: dict[Hashable, list[tuple[Item, asyncio.Future[Answer]]]] = {}
         self._acting: set[asyncio.Task[None]] = set()
 
     async def ask(self, key: Hashable, item: Item) -> Answer:
-        """Do it, with others of this key. A caller that is cancelled may have had it done, as ever.
+        """Do it, with others of this key. A caller that is cancelled while it is done may have had it done, as ever.
 
         Raises:
+            TimeoutError: it took too long; it may have been done.
             Exception: what ``act`` raised, for this item alone or because Postgres is away.
         """
         done: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
@@ -41,22 +44,23 @@ class Gathered(Generic[Item, Answer]):
         return await done
 
     async def _act_on(self, key: Hashable, first: tuple[Item, asyncio.Future[Answer]]) -> None:
-        """Do what waits under this key until nothing does."""
+        """Do what waits under this key until nothing does, but what nobody waits for any more."""
         batch = [first]
         try:
             while batch:
                 await self._do(batch)
-                batch = self._waiting[key][: self._most]
-                del self._waiting[key][: self._most]
+                waiting = [(item, done) for item, done in self._waiting[key] if not done.done()]
+                batch, self._waiting[key] = waiting[: self._most], waiting[self._most :]
         finally:
-            for _, done in self._waiting.pop(key):
+            for _, done in (*batch, *self._waiting.pop(key)):
                 done.cancel()  # only where this task was cancelled: the process ends
 
     async def _do(self, batch: Sequence[tuple[Item, asyncio.Future[Answer]]]) -> None:
         try:
-            answers = await self._act([item for item, _ in batch])
+            async with asyncio.timeout(self._limit_s):  # a silent connection must not stop all that come after
+                answers = await self._act([item for item, _ in batch])
         except Exception as error:  # noqa: BLE001 - whoever asked is told, and nobody else
-            if len(batch) > 1 and not is_passing(error):
+            if len(batch) > 1 and not (is_passing(error) or isinstance(error, TimeoutError)):
                 for one in batch:  # refused as a whole, perhaps for one's sake
                     await self._do([one])
                 return

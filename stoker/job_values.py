@@ -201,6 +201,8 @@ class Claim:
     max_attempts: int
     created_at: datetime
     available_at: datetime
+    is_capped: bool = False
+    """Whether its tenant or its app may have so many jobs running and no more."""
 
     @property
     def lease(self) -> Lease:

@@ -195,10 +195,11 @@ async def finish_alike(db: AsyncEngine, ends: Sequence[End]) -> list[Finished]:
     """End attempts of one app that have not failed, and claim what is to follow each: all of that or none."""
     steps: list[sql.Step] = [
         ("lock_app_of_job", {"job_id": ends[0].lease.job_id}),
+        *([("lock_leases", {"job_ids": [end.lease.job_id for end in ends]})] if len(ends) > 1 else ()),
         ("leave_running", {"exits": as_possible([exits.ended(end) for end in ends])}),
         *(claiming.step(end.then, after=end.lease) for end in ends if end.then is not None),
     ]
-    _, left, *answers = await sql.at_once(db, *steps)
+    left, *answers = (await sql.at_once(db, *steps))[1 if len(ends) == 1 else 2 :]
     by_job, claimed = {row["job_id"]: row for row in left}, iter(answers)
     return [
         Finished.of(by_job.get(end.lease.job_id), claiming.taken(next(claimed)) if end.then is not None else None)

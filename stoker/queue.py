@@ -11,7 +11,7 @@ import asyncio
 import base64
 import json
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Sequence
 from functools import partial
 from uuid import uuid4
@@ -19,6 +19,7 @@ from uuid import uuid4
 import kombu
 from celery import Celery
 
+from stoker import log
 from stoker.redis_link import RedisLink
 
 QUEUE_PREFIX = "app."
@@ -31,6 +32,9 @@ MAX_WAITING = 1000
 UNLESS_ENOUGH = (
     "if redis.call('LLEN', KEYS[1]) < tonumber(ARGV[1]) then return redis.call('LPUSH', KEYS[1], ARGV[2]) end"
 )
+
+
+logger = log.get(__name__)
 
 
 def queue_name(app: str) -> str:
@@ -111,13 +115,15 @@ class Doorbell:
         await self._link.close()
 
     async def _ring(self) -> None:
-        try:
-            while self._waiting:
-                apps = list(self._waiting)
-                self._waiting.clear()
+        while self._waiting:
+            bells = Counter(self._waiting)
+            self._waiting.clear()
+            apps = [app for app, count in bells.items() for _ in range(min(count, ENOUGH_BELLS))]
+            try:
                 await self._link.ask(partial(self._send, apps))
-        finally:
-            self._ringing = None  # whatever was raised, the next bell is tried
+            except Exception:
+                logger.exception("doorbell_lost", next="idle nodes look by themselves")
+        self._ringing = None
 
     async def _send(self, apps: Sequence[str]) -> None:
         async with self._link.redis.pipeline(transaction=False) as pipe:

@@ -17,6 +17,8 @@ from stoker.jobs import NewJob, Submitted
 
 MOST = 32
 """How many jobs a transaction stores: the lane is held meanwhile."""
+LIMIT_S = 15.0
+"""Longer than any statement may take: it is for a connection that is silent."""
 
 
 class Submits:
@@ -25,7 +27,7 @@ class Submits:
     def __init__(self, db: AsyncEngine) -> None:
         self._db = db
         act = partial(jobs.submit_alike, db)
-        self._gathered = Gathered[tuple[NewJob, dict[str, Any]], Submitted](act, most=MOST)
+        self._gathered = Gathered[tuple[NewJob, dict[str, Any]], Submitted](act, most=MOST, limit_s=LIMIT_S)
 
     async def submit(self, new: NewJob) -> Submitted:
         """As ``jobs.submit``. A caller that is cancelled may have had its job stored, as ever.

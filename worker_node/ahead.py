@@ -23,7 +23,8 @@ PAUSE_S = 0.5
 class Ahead:
     """Of one seat, after runs of less than ``below_s``: beside longer ones a commit is little.
 
-    What was claimed waits for its turn for twice that at most; then ``give_back`` gets it.
+    What was claimed waits for its turn for twice that at most; then ``give_back`` gets it. Neither that nor a claim may
+    raise: no result is lost for the sake of a claim.
     """
 
     def __init__(self, give_back: Callable[[Attempt], Coroutine[Any, Any, None]], below_s: float) -> None:
@@ -49,13 +50,18 @@ class Ahead:
             self._timer = self._loop.call_later(2 * self._below_s, self.drop)
 
     async def taken(self) -> Attempt | None:
-        """What was claimed first, as soon as that is known. From then on it is the caller's."""
+        """What is claimed, the first of it, as soon as there is something. From then on it is the caller's."""
         self._stop_timer()
         attempt: Attempt | None = None
+        self._was_late = False
         while self._claiming and attempt is None:
-            claiming = self._claiming.popleft()
-            self._was_late = not claiming.done()
-            attempt = await claiming
+            claiming = next((one for one in self._claiming if one.done()), None)
+            if claiming is None:  # one may last: its end is tried again, or its app is locked
+                self._was_late = True
+                await asyncio.wait(self._claiming, return_when=asyncio.FIRST_COMPLETED)
+                continue
+            self._claiming.remove(claiming)
+            attempt = claiming.result()
             if attempt is None:
                 self._not_before = self._loop.time() + PAUSE_S
         if self._claiming:

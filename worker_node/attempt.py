@@ -87,12 +87,19 @@ class Attempt:
         self.newest_progress: dict[str, Any] | None = None
         self.kept_progress: dict[str, Any] | None = None
         """What Postgres has of it."""
+        self.is_begun = False
+        """Whether its run has: until then it may wait behind another's."""
+        self.ending_at = 0.0
+        """When its end was last sent, by the loop's clock."""
+        self.ahead_s = 0.0
+        """How long it waited for its seat."""
         self.waits_for_children = False
         self.waited_s = 0.0
         """How long it has only waited for other apps' jobs."""
         self.on_wait: Callable[[], None] = lambda: None
         """Called when it begins to wait for other apps' jobs, and when it goes on."""
         self._loop = asyncio.get_running_loop()
+        self.claimed_at = self._loop.time()
         self._waits_since = 0.0
         self._lease_timer = self._loop.call_at(safe_until, self.stop, StopReason.NOT_RENEWED)
         self._run_is_over = False

@@ -15,9 +15,9 @@ from stoker.crash_points import Point, reach
 from stoker.database import is_passing
 from stoker.jobs import Claim, ClaimRequest, QueueKey
 from worker_node.attempt import Attempt, Attempts, kill_after_s, safe_until
-from worker_node.ending import COMMIT_S
 from worker_node.engines import Engines
 from worker_node.placement import Placement
+from worker_node.records import COMMIT_S
 from worker_node.registration import Identity
 from worker_node.seats import Seat, Seats
 
@@ -52,8 +52,14 @@ class Claims:
         return await self._claim([seat for seat in seats if not seat.uses_gpus])
 
     async def claim_ahead(self, seat: Seat) -> Attempt | None:
-        """Claim the job after the one that the seat serves, whose slots it will have."""
-        return await self._ask([seat])
+        """Claim the job after the one that the seat serves, whose slots it will have. It fails nobody's result."""
+        try:
+            return await self._ask([seat])
+        except Exception:
+            logger.exception(
+                "claim_ahead_failed", app=self._version.app, next="it is claimed in its turn, or looked for"
+            )
+            return None
 
     def request(self, seats: Sequence[Seat]) -> ClaimRequest:
         """What to ask for, for these seats: of one kind, or free to take any job."""

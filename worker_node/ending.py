@@ -1,6 +1,7 @@
 """Ending: how an attempt is recorded. Store what it made, finish it or give it back, and tell who follows the job.
 
-An engine that is away is waited for; the bytes stay in the spool meanwhile, never more than two results of a seat. What
+An engine that is away is waited for; the bytes stay in the spool meanwhile, never more than two results of a seat that
+have files, and a few small ones. What
 a lost lease leaves behind is discarded here and nowhere else. It claims nothing by itself: the executor asks for the
 next job.
 """
@@ -23,9 +24,6 @@ from worker_node.engines import Engines
 from worker_node.host import HostResult
 from worker_node.patience import Patience
 from worker_node.run import Ran
-
-COMMIT_S = 10.0
-"""A network that swallows packets answers nothing at all."""
 
 logger = log.get(__name__)
 
@@ -66,8 +64,8 @@ async def finish(
     while not attempt.lease_lost.is_set():
         reach(Point.NODE_FINISHING)
         try:
-            async with asyncio.timeout(COMMIT_S):
-                finished = await engines.records.finish(attempt.claim.app, attempt.lease, outcome, usage, then)
+            attempt.ending_at = asyncio.get_running_loop().time()
+            finished = await engines.records.finish(attempt.claim.app, attempt.lease, outcome, usage, then)
         except Exception as error:
             if not (is_passing(error) or isinstance(error, TimeoutError)):
                 raise
@@ -123,10 +121,10 @@ async def _announce(engines: Engines, attempt: Attempt, stored: Sequence[Output]
         engines.tell(attempt.claim.job_id, seq, attempt.claim.tenant_id)
 
 
-async def give_back(engines: Engines, attempt: Attempt, reason: str, usage: Usage | None = None) -> None:
-    """Give the job back, unharmed, with what it took, if it was begun; another node is rung for."""
+async def give_back(engines: Engines, attempt: Attempt, reason: str, usage: Usage) -> None:
+    """Give the job back, unharmed, with what it took; another node is rung for."""
     try:
-        moved = await jobs.release(engines.db, {attempt.lease: usage or Usage(gpu_seconds=0.0, gpus=0)}, reason)
+        moved = await jobs.release(engines.db, {attempt.lease: usage}, reason)
     except Exception as error:
         if not is_passing(error):
             raise

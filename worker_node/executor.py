@@ -123,7 +123,7 @@ class Executor:
         """The app host has a new status."""
         if self._placement.is_seated(self.app):  # whose job waits for its slots has no clock that runs
             for attempt in self._attempts:
-                if attempt.claim.app == self.app and attempt.claim.uses_gpus:
+                if attempt.claim.app == self.app and attempt.claim.uses_gpus and attempt.is_begun:
                     if self._host.status.runner in COMING:
                         attempt.pause_clocks()
                     else:

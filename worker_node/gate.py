@@ -75,8 +75,8 @@ class Gate:
 
     def _ring(self, app: str, handler: Callable[[Message], None], message: Message) -> None:
         self._ringing.add(app)
+        self.on_ring(app)  # on the node's loop, while this thread does the rest
         self._consumers[app].cancel()
-        self.on_ring(app)
         handler(message)
         if message.acknowledged:  # Celery has rejected it, so no task will call answered().
             self.answered(app)

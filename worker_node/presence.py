@@ -15,8 +15,8 @@ from stoker import log, nodes
 from stoker.crash_points import Point, reach
 from stoker.database import is_passing
 from stoker.nodes import RunnerInfo
-from worker_node.ending import COMMIT_S
 from worker_node.gpus import Gpu
+from worker_node.records import COMMIT_S
 from worker_node.registration import Identity
 
 logger = log.get(__name__)

@@ -89,13 +89,16 @@ async def run(host: AppHost, engines: Engines, attempt: Attempt, placement: Plac
 
 
 def _phases(attempt: Attempt, run_s: float) -> dict[str, float]:
-    """The seconds that it only waited for other apps' jobs apart from those that it worked."""
+    """The seconds that it only waited, for other apps' jobs or for its seat, apart from those that it worked."""
     children_s = min(attempt.waited_s, run_s)
-    return {"run": run_s - children_s, "children": children_s} if children_s else {"run": run_s}
+    waited = {"children": children_s, "ahead": attempt.ahead_s}
+    return {"run": run_s - children_s, **{name: seconds for name, seconds in waited.items() if seconds}}
 
 
 async def _serve(host: AppHost, attempt: Attempt, call: HostCall, placement: Placement) -> tuple[HostResult, float]:
     """The result, and how long its slots were waited for."""
+    if attempt.stopped.is_set():
+        raise JobCancelled("the job was stopped before its app could take it")
     serving = asyncio.create_task(_call(host, attempt, call, placement))
     stopped = asyncio.create_task(attempt.stopped.wait())
     hurried: asyncio.Task[Literal[True]] | None = None
@@ -122,6 +125,7 @@ async def _call(host: AppHost, attempt: Attempt, call: HostCall, placement: Plac
         began = loop.time()
         await placement.seated(attempt.claim.app)
         waited_s = loop.time() - began
+    attempt.is_begun = True
     if not attempt.claim.uses_gpus or host.status.runner not in COMING:
         attempt.start_clocks()  # the executor hears when the ranks are coming, which is not the endpoint's time
     return await host.call(call), waited_s

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from stoker import log
 from stoker.crash_points import Point, reach
-from stoker.jobs import Finished
+from stoker.jobs import Finished, Usage
 from worker_node.ahead import Ahead
 from worker_node.attempt import Attempt, Attempts
 from worker_node.claims import Claims
@@ -81,6 +81,8 @@ class Work:
             ran_s = loop.time() - began
             self._seats.wait(seat, waits=False)
             reach(Point.NODE_RAN)
+            if ran.has_files and seat.is_storing:
+                ahead.drop()  # the store may be away for long
             following = await self._taken(seat, ahead)
             if ran.has_files:
                 if seat.is_storing:
@@ -90,13 +92,15 @@ class Work:
                 seat.storing = asyncio.create_task(self._store_and_finish(attempt, ran))
                 is_beside = True
             elif following is not None:
-                ahead.begin(self._finish_beside(seat, attempt, ran, claims=ahead.pays(ran_s)))
+                pays = ahead.pays(ran_s) and not following.claim.is_capped
+                ahead.begin(self._finish_beside(seat, attempt, ran, claims=pays))
                 is_beside = True
-                if ahead.lacks_one(ran_s) and self._seats.can_take_ahead(seat):
+                if pays and ahead.lacks_one(ran_s) and self._seats.can_take_ahead(seat):
                     ahead.begin(self._claims.claim_ahead(seat))
             else:
                 following = await self._finish_and_claim(seat, attempt, ran)
-                if following is not None and ahead.pays(ran_s) and self._seats.can_take_ahead(seat):
+                pays = following is not None and ahead.pays(ran_s) and not following.claim.is_capped
+                if pays and self._seats.can_take_ahead(seat):
                     ahead.begin(self._claims.claim_ahead(seat))
                 return following
         finally:
@@ -107,10 +111,13 @@ class Work:
     async def _taken(self, seat: Seat, ahead: Ahead) -> Attempt | None:
         """What was claimed ahead, if it can begin now."""
         attempt = await ahead.taken()
-        if attempt is None or self._seats.is_ready(seat):
-            return attempt
-        await self._give_back(attempt)
-        return None
+        if attempt is None:
+            return None
+        if attempt.stopped.is_set() or not self._seats.is_ready(seat):
+            await self._give_back(attempt)
+            return None
+        attempt.ahead_s = asyncio.get_running_loop().time() - attempt.claimed_at
+        return attempt
 
     def _wait(self, seat: Seat, attempt: Attempt, ahead: Ahead) -> None:
         """The job on the seat begins to wait for another app's, perhaps for the one behind it, or goes on."""
@@ -140,7 +147,6 @@ class Work:
             self._forget(attempt)
 
     async def _finish(self, seat: Seat, attempt: Attempt, ran: Ran, *, claims: bool) -> Attempt | None:
-        asked_at = asyncio.get_running_loop().time()
         with log.about(**attempt.names):
             outcome = await outcome_of(self._engines, attempt, ran)
             self._seats.note(attempt.claim, outcome)
@@ -149,7 +155,7 @@ class Work:
         self._ended(attempt, finished)
         if finished is None or finished.next is None:
             return None
-        return self._claims.begin(finished.next, asked_at)
+        return self._claims.begin(finished.next, attempt.ending_at)
 
     async def _store_and_finish(self, attempt: Attempt, ran: Ran) -> None:
         try:
@@ -165,7 +171,10 @@ class Work:
     async def _give_back(self, attempt: Attempt) -> None:
         """Its seat has not come to it. What cannot be given back now waits for its lease to end."""
         try:
-            await give_back(self._engines, attempt, "not_begun")
+            waited_s = asyncio.get_running_loop().time() - attempt.claimed_at
+            await give_back(self._engines, attempt, "not_begun", Usage(phases={"ahead": waited_s}))
+        except Exception:
+            logger.exception("job_not_given_back", next="its lease runs out, the job is retried", **attempt.names)
         finally:
             self._forget(attempt)
 

@@ -6,7 +6,7 @@ WITH lane AS MATERIALIZED (
     SELECT best.*
     FROM unnest(%(versions)s::uuid[], %(gpus)s::boolean[]) AS queue (version_id, uses_gpus)
     CROSS JOIN LATERAL (
-        SELECT l.app_id, l.version_id, l.uses_gpus, l.tenant_id, l.prio, l.vtime, l.job_cost
+        SELECT l.app_id, l.version_id, l.uses_gpus, l.tenant_id, l.prio, l.vtime, l.job_cost, l.max_running
         FROM queue_lanes l
         CROSS JOIN LATERAL (
             SELECT 1 FROM jobs j
@@ -84,5 +84,6 @@ WITH lane AS MATERIALIZED (
     FROM job j JOIN head h ON h.job_id = j.id
 )
 SELECT j.id AS job_id, j.attempt, j.tenant_id, a.name AS app, j.version_id, j.endpoint, j.kind, j.uses_gpus, j.input,
-       h.last_seq AS seq, j.run_timeout_s, j.stall_timeout_s, j.max_attempts, j.created_at, j.available_at
+       h.last_seq AS seq, j.run_timeout_s, j.stall_timeout_s, j.max_attempts, j.created_at, j.available_at,
+       l.max_running < 2147483647 OR a.max_running IS NOT NULL AS is_capped
 FROM job j JOIN head h ON h.job_id = j.id JOIN lane l ON true JOIN apps a ON a.id = l.app_id

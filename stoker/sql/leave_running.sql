@@ -83,13 +83,14 @@ WITH exit AS MATERIALIZED (
                coalesce(sum(m.took - o.charged), 0) AS owed
         FROM gone o JOIN job j ON j.id = o.job_id JOIN tried t ON t.job_id = o.job_id
         CROSS JOIN LATERAL (
-            -- Seconds where no GPU was used, without those of waiting for other apps' jobs, which cost their own lanes. No
-            -- job is free: a lane whose jobs cost nothing would always be next.
+            -- Seconds where no GPU was used, without those of waiting for other apps' jobs, which cost their own lanes, or for
+            -- the seat. No job is free: a lane whose jobs cost nothing would always be next.
             SELECT CASE
                 WHEN j.usage IS NULL THEN NULL
                 WHEN t.gpus > 0 THEN greatest(t.gpu_seconds, 0.01)
                 ELSE greatest(extract(epoch FROM stoker_now() - t.claimed_at)::float8
-                              - coalesce((t.phases ->> 'children')::float8, 0), 0.01) END AS took
+                              - coalesce((t.phases ->> 'children')::float8, 0)
+                              - coalesce((t.phases ->> 'ahead')::float8, 0), 0.01) END AS took
         ) m
         GROUP BY 1, 2, 3
     ) g

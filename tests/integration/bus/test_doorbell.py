@@ -102,8 +102,7 @@ async def test_a_bell_that_cannot_be_made_does_not_silence_the_next(
     with monkeypatch.context() as broken:
         broken.setattr(doorbell, "_bell", lambda _app: 1 / 0)
         doorbell.ring(app)
-        with pytest.raises(ZeroDivisionError):
-            await doorbell.rung()
+        await doorbell.rung()
 
     doorbell.ring(app)
     await doorbell.close()

@@ -244,6 +244,17 @@ async def test_a_parent_is_not_charged_for_the_time_that_it_only_waited(world: W
     assert await world.value("SELECT job_cost FROM queue_lanes") == pytest.approx(0.75 * 1 + 0.25 * 3)
 
 
+async def test_a_job_is_not_charged_for_the_time_that_it_waited_for_its_seat(world: World) -> None:
+    version, node = await light(world)
+    await world.submit(version=version)
+    claim = await node.take()
+    await world.set_clock(101)
+
+    await jobs.finish(world.db, claim.lease, DONE, Usage(phases={"run": 1.0, "ahead": 98.0}))
+
+    assert await world.value("SELECT job_cost FROM queue_lanes") == pytest.approx(0.75 * 1 + 0.25 * 3)
+
+
 async def test_a_job_without_gpus_is_charged_as_it_runs_unless_it_has_children_to_wait_for(world: World) -> None:
     version, node = await light(world)
     for _ in range(2):
