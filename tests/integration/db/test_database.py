@@ -107,7 +107,8 @@ async def test_what_is_sent_at_once_is_one_transaction_and_leaves_nothing_where_
     db = make_engine(database_url, application_name="test", pool_size=1)
     key = await keys.create(db, scopes=frozenset({"run"}))
     lane = {"version_id": new_id(), "uses_gpus": True, "tenant_id": key.tenant_id, "action": "x", "by_tenant": None}
-    audit = {"weight": 2.0, "max_running": 1, "tenant_id": key.tenant_id, "name": "default", "by_key": None} | lane
+    limits = {"weight": 2.0, "max_running": 1, "max_requests_per_s": None, "max_waiting": None}
+    audit = {"tenant_id": key.tenant_id, "name": "default", "by_key": None} | limits | lane
     broken = {"app_id": "no uuid"}
 
     with pytest.raises(psycopg.Error):

@@ -54,13 +54,13 @@ def test_the_package_of_standard_webhooks_verifies_with_either_secret_of_a_rotat
 
 
 @pytest.mark.parametrize(
-    ("secret", "body", "at"),
-    [(b"x" * 32, BODY, None), (OLD, BODY + b" ", None), (OLD, BODY, time.time() - 600), (OLD, BODY, time.time() + 600)],
+    ("secret", "body", "after_s"),
+    [(b"x" * 32, BODY, 0), (OLD, BODY + b" ", 0), (OLD, BODY, -600), (OLD, BODY, 600)],
     ids=["another secret", "another body", "replayed after ten minutes", "ten minutes ahead"],
 )
-def test_it_refuses_what_was_not_signed_like_that(secret: bytes, body: bytes, at: float | None) -> None:
+def test_it_refuses_what_was_not_signed_like_that(secret: bytes, body: bytes, after_s: float) -> None:
     with pytest.raises(WebhookVerificationError):
-        Webhook(as_secret(secret)).verify(body, signed(at=at))
+        Webhook(as_secret(secret)).verify(body, signed(at=time.time() + after_s))
 
 
 @pytest.mark.parametrize("pair", [OLD, NEW])
