@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from datetime import UTC, datetime
-from uuid import uuid4
 
 import pytest
 
-from stoker.jobs import Claim
+from tests.support.claims import a_claim
 from worker_node.ahead import Ahead
 from worker_node.attempt import Attempt
 
@@ -28,25 +26,7 @@ class Given:
 
 
 def claimed() -> Attempt:
-    now = datetime.now(UTC)
-    claim = Claim(
-        job_id=uuid4(),
-        attempt=1,
-        tenant_id=uuid4(),
-        app="a/b",
-        version_id=uuid4(),
-        endpoint="/",
-        kind="inference",
-        uses_gpus=False,
-        input={},
-        seq=1,
-        run_timeout_s=1.0,
-        stall_timeout_s=None,
-        max_attempts=1,
-        created_at=now,
-        available_at=now,
-    )
-    return Attempt(claim, safe_until=asyncio.get_running_loop().time() + 60)
+    return Attempt(a_claim(), safe_until=asyncio.get_running_loop().time() + 60)
 
 
 async def of(attempt: Attempt | None, after: asyncio.Event | None = None) -> Attempt | None:
