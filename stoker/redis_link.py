@@ -21,6 +21,9 @@ TIMEOUT_S = 1.0
 PAUSE_AFTER_FAILURE_S = 1.0
 """While Redis is away each request would wait for its time limit; a rank's step must not pay that."""
 
+AWAY = (RedisError, OSError, TimeoutError, RuntimeError)
+"""What says that it cannot be reached: a transport of uvloop that was closed meanwhile says so by a RuntimeError."""
+
 logger = log.get(__name__)
 T = TypeVar("T")
 
@@ -47,7 +50,7 @@ class RedisLink:
         try:
             async with asyncio.timeout(TIMEOUT_S):
                 done = await act()
-        except (RedisError, OSError, TimeoutError) as error:
+        except AWAY as error:
             if self._reachable:
                 logger.warning("redis_lost", reason=str(error)[:200], next=self._loses)
             self._reachable = False

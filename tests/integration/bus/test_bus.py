@@ -22,8 +22,20 @@ from stoker.bus import (
 )
 from stoker.events import Event, EventId, EventKind
 from stoker.local.engines import Engines
+from stoker.redis_link import RedisLink
 
 pytestmark = pytest.mark.anyio
+
+
+async def test_a_connection_that_was_closed_meanwhile_is_a_redis_that_is_away(engines: Engines) -> None:
+    link = RedisLink(engines.redis_url, loses="nothing")
+
+    async def closed() -> None:
+        raise RuntimeError("unable to perform operation on <TCPTransport closed=True>; the handler is closed")
+
+    assert await link.ask(closed) is None
+    assert await link.is_reachable()
+    await link.close()
 
 
 @pytest.fixture
