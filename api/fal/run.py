@@ -64,12 +64,10 @@ async def run(
     waiting = Waiting(here, caller, app, submitted.job_id)
     headers = {REQUEST_ID: str(submitted.job_id), **wishes.headers}
     try:
-        if is_stream:
-            chunks = await _unless_left(request, waiting.opening())
-            if chunks or not waiting.has_ended:
-                return Streamed(waiting, chunks, base_url, headers)
-        else:
-            await _unless_left(request, waiting.end())
+        with here.open_keys.hold(caller) as hold, hold:
+            chunks = await _unless_left(request, waiting.opening() if is_stream else waiting.end())
+        if is_stream and (chunks or not waiting.has_ended):
+            return Streamed(waiting, chunks, base_url, headers)
     except BaseException:
         await waiting.give_up()
         raise
@@ -95,11 +93,12 @@ class Waiting:
         self._batches = follow(here, job_id, with_progress=True)
         self.has_ended = False
 
-    async def end(self) -> None:
-        """Wait for the job's end."""
+    async def end(self) -> list[bytes]:
+        """Wait for the job's end: nothing is streamed."""
         if not await ended(self.here, self.job_id):
             raise Unavailable("the server stops, and has cancelled the request")
         self.has_ended = True
+        return []
 
     async def opening(self) -> list[bytes]:
         """The first that the job streams: nothing if it has been quiet for a while, or has ended."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
 
 import httpx2
 import pytest
@@ -156,54 +155,6 @@ async def test_a_job_that_starts_makes_room_and_one_that_was_made_before_needs_n
     assert [answer.status_code for answer in (first, full, again, next_one, filled)] == [202, 429, 202, 202, 202]
     assert again.json()["id"] == first.json()["id"]
     assert (retried.status_code, retried.json()["code"]) == (429, "tenant_queue_full")
-
-
-@pytest.mark.parametrize("path", ["/v1/events", "/v1/jobs/{job_id}/events"])
-async def test_a_stream_that_is_open_ends_with_its_key(
-    api: RunningApi, admin: httpx2.AsyncClient, replica: RunningApi, node: ActingNode, app: str, path: str
-) -> None:
-    body = {"app": app, "input": {"prompt": "x"}}
-    job_id = (await admin.post("/v1/jobs", json=body)).json()["id"]
-    claim = await node.claim()
-    made = (await admin.post("/v1/keys", json={"scopes": ["read"]})).json()
-    spared = (await admin.post("/v1/keys", json={"scopes": ["read"]})).json()
-    path = path.format(job_id=job_id)
-
-    async with asyncio.timeout(20), AsyncExitStack() as stack:
-        ended, other = [await stack.enter_async_context(following(replica, path, key["key"])) for key in (made, spared)]
-        lines = ended.aiter_lines()
-        await anext(lines)
-        await admin.delete(f"/v1/keys/{made['id']}")
-
-        has_ended = asyncio.Event()
-
-        async def go_on() -> None:
-            while not has_ended.is_set():  # something to be told of, until then
-                await node.log(claim, "more")
-
-        going_on = asyncio.create_task(go_on())
-        try:
-            async for _ in lines:
-                pass
-        finally:
-            has_ended.set()
-            await going_on
-        await node.log(claim, "the last word")
-        async for line in other.aiter_lines():
-            if "the last word" in line:
-                break
-        else:
-            pytest.fail("the other key's stream has ended too")
-
-
-@asynccontextmanager
-async def following(api: RunningApi, path: str, key: str) -> AsyncIterator[httpx2.Response]:
-    async with (
-        httpx2.AsyncClient(base_url=api.url, headers={"authorization": f"Key {key}"}, timeout=30) as http,
-        http.stream("GET", path) as answer,
-    ):
-        assert answer.status_code == 200
-        yield answer
 
 
 async def test_a_revoked_key_is_refused_by_all_replicas_within_a_second(
