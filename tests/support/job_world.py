@@ -20,6 +20,7 @@ from stoker.database import make_engine
 from stoker.errors import AppError
 from stoker.job_values import Claim, ClaimRequest, ErrorReport, Failed, NewJob, QueueKey, Submitted, Succeeded, Usage
 from stoker.manifest import EndpointManifest, Manifest
+from tests.support.clock import set_clock
 from tests.support.patience import waiting_for
 
 LEASE_S = 15.0
@@ -139,11 +140,7 @@ class World:
 
     async def set_clock(self, after_s: float) -> None:
         """Let stoker_now() stand at ``after_s`` seconds after the world began."""
-        at = (self.began + timedelta(seconds=after_s)).isoformat()
-        await self.rows(
-            f"DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET stoker.now = %L', current_database(), '{at}'); END $$"
-        )
-        await self.db.dispose()  # the setting is read when a session begins
+        await set_clock(self.db, self.began + timedelta(seconds=after_s))
 
 
 @asynccontextmanager

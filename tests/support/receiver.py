@@ -59,12 +59,16 @@ class Receiver:
             await writer.drain()
         writer.close()
 
+    @asynccontextmanager
+    async def running(self, port: int = 0) -> AsyncIterator[Receiver]:
+        server = await asyncio.start_server(self._serve, "127.0.0.1", port)
+        host, port = server.sockets[0].getsockname()
+        self.address = f"{host}:{port}"
+        async with server:
+            yield self
+
 
 @asynccontextmanager
-async def running_receiver(*statuses: int | Reply, port: int = 0) -> AsyncIterator[Receiver]:
-    receiver = Receiver(list(statuses))
-    server = await asyncio.start_server(receiver._serve, "127.0.0.1", port)
-    host, port = server.sockets[0].getsockname()
-    receiver.address = f"{host}:{port}"
-    async with server:
+async def running_receiver(*statuses: int | Reply) -> AsyncIterator[Receiver]:
+    async with Receiver(list(statuses)).running() as receiver:
         yield receiver

@@ -1,20 +1,16 @@
-"""What a receiver that is down, slow, moved, gone, busy or broken is sent, and what the log says of it afterwards."""
+"""Receivers that never answer, hostile addresses, sending by hand, the log; test_webhook_schedule.py has the rest."""
 
 from __future__ import annotations
 
 import asyncio
-import json
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
 
 import httpx2
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from api.control.deliverer import AT_A_RECEIVER
-from stoker.local.ports import free_ports
 from tests.support.acting_node import ActingNode
-from tests.support.receiver import Receiver, Reply, running_receiver
+from tests.support.receiver import Reply, running_receiver
 from tests.support.webhooks import deliverer, finish_job, logged, make_due, one_round, set_url
 
 pytestmark = pytest.mark.anyio
@@ -22,77 +18,6 @@ pytestmark = pytest.mark.anyio
 PAUSES_S = (0.05, 0.1, 0.2, 0.4)
 """The schedule, shortened: five tries."""
 NO_ANSWER = Reply(None)
-ANSWERS: dict[str, list[int | Reply]] = {
-    "slow": [NO_ANSWER, NO_ANSWER],
-    "moved": [Reply(302, "location: http://{elsewhere}/new\r\n")] * 5,
-    "gone": [410],
-    "busy": [Reply(429, "retry-after: 1\r\n", b"come back later")],
-    "broken": [500, 503, 502],
-    "well": [],
-}
-# Each receiver's statuses in the order of its tries, and how the delivery ends; None: there was no answer.
-LOG = {
-    "down": ([None, None, 200], "delivered"),
-    "slow": ([None, None, 200], "delivered"),
-    "moved": ([302] * 5, "failed"),
-    "gone": ([410], "failed"),
-    "busy": ([429, 200], "delivered"),
-    "broken": ([500, 503, 502, 200], "delivered"),
-    "well": ([200], "delivered"),
-}
-
-
-@asynccontextmanager
-async def all_receivers() -> AsyncIterator[dict[str, Receiver]]:
-    async with AsyncExitStack() as stack:
-        elsewhere = await stack.enter_async_context(running_receiver())
-        made = {"elsewhere": elsewhere}
-        for name, replies in ANSWERS.items():
-            told = [
-                Reply(reply.status, reply.headers.format(elsewhere=elsewhere.address), reply.body)
-                if isinstance(reply, Reply)
-                else reply
-                for reply in replies
-            ]
-            made[name] = await stack.enter_async_context(running_receiver(*told))
-        yield made
-
-
-async def test_receivers_of_every_kind_get_each_event_under_one_id_and_the_log_has_every_try(
-    http: httpx2.AsyncClient, node: ActingNode, app: str, db: AsyncEngine
-) -> None:
-    async with AsyncExitStack() as stack:
-        receivers = await stack.enter_async_context(all_receivers())
-        [port] = free_ports(1)
-        addresses = {name: receivers[name].address for name in ANSWERS} | {"down": f"127.0.0.1:{port}"}
-        jobs = {name: await finish_job(http, node, app, f"http://{address}/") for name, address in addresses.items()}
-        sender = await stack.enter_async_context(deliverer(db, "127.0.0.1", timeout_s=0.3, pauses_s=PAUSES_S))
-        async with asyncio.timeout(30):
-            while pending := [name for name in jobs if (await logged(http, jobs[name]))["state"] == "pending"]:
-                await one_round(sender)
-                if "down" in pending and "down" not in receivers and tried(await logged(http, jobs["down"])) >= 2:
-                    receivers["down"] = await stack.enter_async_context(running_receiver(port=port))
-        logs = {name: await logged(http, job_id) for name, job_id in jobs.items()}
-
-    for name, log in logs.items():
-        assert ([made["status"] for made in log["tries"]], log["state"]) == LOG[name], name
-        arrived = receivers[name].received
-        # Each event once per id, whatever the number of tries; what was refused at the door is in the log alone.
-        assert len(arrived) == len(log["tries"]) - (2 if name == "down" else 0)
-        assert {one.headers["webhook-id"] for one in arrived} == {log["id"]}
-        assert {json.loads(one.body)["request_id"] for one in arrived} == {jobs[name]}
-        assert len({one.body for one in arrived}) == 1
-        # Never sooner than the schedule says, and than the receiver asked for.
-        for before, after, pause_s in zip(arrived, arrived[1:], PAUSES_S, strict=False):
-            assert after.at - before.at >= (1.0 if name == "busy" else 0.9 * pause_s)
-    assert receivers["elsewhere"].received == []  # no redirect was followed
-    assert logs["busy"]["tries"][0]["answer"] == "come back later"
-    assert "ConnectError" in logs["down"]["tries"][0]["error"]
-    assert "Timeout" in logs["slow"]["tries"][0]["error"]
-
-
-def tried(log: dict[str, list[dict[str, object]]]) -> int:
-    return sum(made["duration_s"] is not None for made in log["tries"])
 
 
 async def test_a_receiver_that_never_answers_delays_its_own_deliveries_alone(

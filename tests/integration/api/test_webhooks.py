@@ -143,8 +143,9 @@ async def test_two_control_loops_send_a_delivery_once(
 
 
 async def test_an_answer_without_end_is_not_read(
-    http: httpx2.AsyncClient, node: ActingNode, app: str, db: AsyncEngine
+    http: httpx2.AsyncClient, node: ActingNode, app: str, db: AsyncEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("api.control.sending.READ_S", 0.1)
     asked: list[bytes] = []
 
     async def answer_for_ever(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
