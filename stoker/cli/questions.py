@@ -56,6 +56,9 @@ SELECT at, action, target, coalesce(key_id, role) AS who, about_tenant, data FRO
     "requests": """
 SELECT id, action, target, requested_by, requested_at, done_at, answer FROM v_requests ORDER BY id DESC LIMIT 50
 """,
+    "due": """
+SELECT what, waiting, since FROM v_retention ORDER BY what
+""",
     "invariants": """
 SELECT rule, job_id, detail FROM v_invariants
 """,

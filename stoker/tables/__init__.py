@@ -10,6 +10,7 @@ from __future__ import annotations
 from stoker.tables.accounts import admin_requests, api_keys, audit_log, event_clock, signing_keys, tenants
 from stoker.tables.columns import metadata
 from stoker.tables.results import delivery_attempts, files, job_outputs, uploads, usage_records, webhook_deliveries
+from stoker.tables.retention import object_removals, retention_places
 from stoker.tables.serving import app_versions, apps, nodes, queue_lanes, runners
 from stoker.tables.work import job_attempts, job_children, job_events, job_heads, job_leases, jobs
 
@@ -31,7 +32,9 @@ __all__ = [
     "jobs",
     "metadata",
     "nodes",
+    "object_removals",
     "queue_lanes",
+    "retention_places",
     "runners",
     "signing_keys",
     "tenants",

@@ -54,8 +54,11 @@ files = Table(
     needed("sha256", Text),
     moment("created_at"),
     maybe("job_id", Uuid),  # whose app made it for another one; no reference: it may be stored before, or left behind
+    maybe("expires_at"),
     Index("files_of_tenant", "tenant_id"),
     Index("files_of_job", "job_id", postgresql_where=text("job_id IS NOT NULL")),
+    Index("files_expiring", "expires_at", postgresql_where=text("expires_at IS NOT NULL")),
+    Index("files_by_time", "created_at", postgresql_where=text("job_id IS NULL")),
 )
 
 uploads = Table(
@@ -70,6 +73,7 @@ uploads = Table(
     moment("created_at"),
     needed("expires_at", DateTime(timezone=True)),
     maybe("completed_at"),
+    maybe("keep_s", Double),
 )
 
 webhook_deliveries = Table(

@@ -63,6 +63,12 @@ jobs = Table(
     maybe("parent_id", Uuid),
     maybe("retried_from", Uuid),
     needed("depth", SmallInteger, "0"),
+    needed("store_io", Boolean, "true"),
+    needed("no_retry", Boolean, "false"),
+    maybe("keep_outputs_s", Double),
+    maybe("outputs_expire_at"),  # of a job that nobody's app started: all below it goes with it
+    maybe("outputs_removed_at"),
+    maybe("payload_removed_at"),  # since then input and result are JSON's null
     # Part of the protocol: the lock it takes on the lane keeps the tick from putting a lane to sleep under a submit.
     ForeignKeyConstraint(LANE, [f"queue_lanes.{column}" for column in LANE], name="fk_jobs_lane"),
     ForeignKeyConstraint(["parent_id"], ["jobs.id"]),
@@ -104,6 +110,18 @@ jobs = Table(
     Index("jobs_of_tenant", "tenant_id", "id"),
     Index("jobs_finished", "finished_at", postgresql_where=text("finished_at IS NOT NULL")),
     Index("jobs_children", "parent_id", postgresql_where=text("parent_id IS NOT NULL")),
+    Index(
+        "jobs_unstored",
+        "finished_at",
+        postgresql_where=text(
+            "NOT store_io AND payload_removed_at IS NULL AND parent_id IS NULL AND finished_at IS NOT NULL"
+        ),
+    ),
+    Index(
+        "jobs_outputs_due",
+        "outputs_expire_at",
+        postgresql_where=text("outputs_expire_at IS NOT NULL AND outputs_removed_at IS NULL"),
+    ),
 )
 
 job_children = Table(

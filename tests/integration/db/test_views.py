@@ -13,7 +13,7 @@ pytestmark = pytest.mark.anyio
 VIEWS = {
     *("v_attempts", "v_failures", "v_gpu_seconds", "v_invariants", "v_jobs", "v_nodes", "v_queue_depth"),
     *("v_job_children", "v_job_trees", "v_queue_positions", "v_queue_wait", "v_stuck_jobs", "v_throughput_hourly"),
-    *("v_audit", "v_deliveries", "v_requests", "v_usage"),
+    *("v_audit", "v_deliveries", "v_removals", "v_requests", "v_retention", "v_usage"),
 }
 
 
