@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import orjson
 from anyio import to_thread
+import pydantic
 from fastapi import Request, Response
 from fastapi.routing import APIRoute
 from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field
@@ -17,6 +18,7 @@ from stoker.depth import MAX_DEPTH, is_too_deep
 from stoker.errors import InvalidRequest
 
 MAX_SECONDS = 30 * 24 * 3600
+from stoker.manifest import MOST_KEPT_S
 THREAD_BYTES = 64_000
 """Larger bodies are read and checked in a thread: other requests would wait for them."""
 MEDIA_TYPE = r"[A-Za-z0-9.+-]{1,60}/[A-Za-z0-9.+-]{1,60}"
@@ -56,6 +58,7 @@ class JsonRequest(Request):
 class JsonRoute(APIRoute):
     """A route that reads its body as ``JsonRequest`` does."""
 
+Kept = Annotated[float, Field(strict=True, gt=0, le=MOST_KEPT_S)]
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         handle = super().get_route_handler()
         wants_json = self.body_field is not None
@@ -118,6 +121,19 @@ class NewSecretBody(Body):
 
 class AppLimitsBody(Body):
     """What to change about an app's queue: what is left out stays."""
+    store_io: Annotated[
+        bool | None, Field(strict=True, description="False: input and result are removed soon after the job's end.")
+    ] = None
+    keep_outputs: Annotated[Kept | None, Field(description="Seconds after the job's end until its outputs expire.")] = (
+        None
+    )
+    no_retry: Annotated[bool, Field(strict=True, description="Whatever ends an attempt ends the job.")] = False
+
+    @pydantic.model_serializer(mode="wrap")
+    def _as_asked(self, dump: pydantic.SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Without what was not asked for, so that a request sent before there were such wishes is the same still."""
+        unasked = {"store_io": None, "keep_outputs": None, "no_retry": False}
+        return {name: value for name, value in dump(self).items() if name not in unasked or value != unasked[name]}
 
     max_running: Annotated[int | None, Field(ge=1, lt=NO_CAP, description="Jobs at once; null: no limit.")] = None
     max_queue_length: Annotated[int | None, Field(ge=1, lt=NO_CAP, description="May wait; null: no limit.")] = None

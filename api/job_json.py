@@ -64,6 +64,11 @@ def summary_json(job: JobSummary, base_url: str) -> dict[str, Any]:
         "parent_id": str(job.parent_id) if job.parent_id else None,
         "served": job.served,
         "last_seq": job.last_seq,
+        "store_io": job.store_io,
+        "no_retry": job.no_retry,
+        "outputs_expire_at": _time(job.outputs_expire_at),
+        "outputs_removed_at": _time(job.outputs_removed_at),
+        "payload_removed_at": _time(job.payload_removed_at),
         "links": {"self": self_link, "events": f"{self_link}/events", "cancel": f"{self_link}/cancel"},
     }
 

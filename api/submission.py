@@ -100,6 +100,9 @@ def _new_job(body: NewJobBody, caller: Caller, version: AppVersion) -> NewJob:
         max_attempts=body.max_attempts,
         tags=tuple(body.tags),
         key_id=caller.key_id,
+        store_io=body.store_io,
+        keep_outputs_s=body.keep_outputs,
+        no_retry=body.no_retry,
         tenant_most_waiting=caller.max_waiting,
     )
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Mapping
 from contextvars import ContextVar
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
@@ -58,6 +59,9 @@ class App:
             ``STOKER_TEXT_TO_IMAGE_MODEL`` is ``model`` of ``.../text-to-image``.
         min_runners: 1 starts the ranks with the node, 0 at the first job.
         keep_alive: seconds that idle ranks stay warm; None for as long as the node lives.
+        store_io: False has inputs and results removed soon after a job's end, unless the request says otherwise.
+        keep_outputs: seconds after a job's end that its outputs are kept, unless the request says otherwise; None for
+            as long as the installation keeps any.
         owns_ranks: its own ``setup`` makes and starts them, as those of apps written for fal do (stoker.compat.fal).
     """
 
@@ -70,6 +74,8 @@ class App:
     min_runners: ClassVar[int] = 1
     keep_alive: ClassVar[float | None] = None
     owns_ranks: ClassVar[bool] = False
+    store_io: ClassVar[bool] = True
+    keep_outputs: ClassVar[float | None] = None
 
     endpoints: ClassVar[Mapping[str, Endpoint]] = {}
 
@@ -83,7 +89,8 @@ class App:
     def manifest(cls) -> Manifest:
         """What callers may know of this app."""
         description = cls.description or cls.__doc__ or ""
-        return manifest_of(cls.name, cls.title, description, cls.num_gpus, cls.endpoints.values())
+        shown = manifest_of(cls.name, cls.title, description, cls.num_gpus, cls.endpoints.values())
+        return replace(shown, store_io=cls.store_io, keep_outputs_s=cls.keep_outputs)
 
     async def setup(self) -> None:
         """Prepare this app's process, before the first call. Ranks have a ``setup`` of their own."""

@@ -185,6 +185,8 @@ async def _start(
         key_id=held["key_id"],
         parent_id=parent.job_id,
         depth=held["depth"] + 1,
+        store_io=None if held["store_io"] else False,
+        no_retry=held["no_retry"],
     )
     row = job.row()
     place = {

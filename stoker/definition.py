@@ -18,7 +18,7 @@ from pydantic.json_schema import JsonSchemaMode
 
 from stoker.errors import AppDefinitionError
 from stoker.files import File
-from stoker.manifest import EndpointKind, EndpointManifest, Manifest
+from stoker.manifest import MOST_KEPT_S, EndpointKind, EndpointManifest, Manifest
 
 NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}/[a-z0-9][a-z0-9_-]{0,62}")
 PATH = re.compile(r"/([a-z0-9_-]+(/[a-z0-9_-]+)*)?", re.IGNORECASE)
@@ -131,6 +131,7 @@ def check(cls: type, base: type) -> None:
     keep_alive = values["keep_alive"]
     if keep_alive is not None and not (_is_number(keep_alive) and keep_alive > 0):
         raise AppDefinitionError(f"{where}: keep_alive is {keep_alive!r}", hint="Seconds, or None for ever.")
+    _check_kept(where, values["store_io"], values["keep_outputs"])
     for taken in ("run", "call", "fetch", "progress", "log", "manifest", "endpoints"):
         if taken in vars(cls):
             hint = f"App.{taken} is what an app calls; give yours another name."
@@ -235,9 +236,16 @@ def _check_worker(where: str, worker: object) -> None:
         raise AppDefinitionError(f"{where}: {worker.__qualname__} is defined inside a function", hint=hint)
 
 
+def _check_kept(where: str, store_io: object, keep_outputs: object) -> None:
+    if not isinstance(store_io, bool):
+        raise AppDefinitionError(f"{where}: store_io is {store_io!r}", hint="It is True or False.")
+    if keep_outputs is not None and not (_is_number(keep_outputs) and 0 < keep_outputs <= MOST_KEPT_S):
+        raise AppDefinitionError(f"{where}: keep_outputs is {keep_outputs!r}", hint="Seconds, or None for no limit.")
+
+
 def _is_object_model(found: object) -> TypeGuard[type[BaseModel]]:
     return isinstance(found, type) and issubclass(found, BaseModel) and not issubclass(found, RootModel | File)
 
 
-def _is_number(value: object) -> bool:
+def _is_number(value: object) -> TypeGuard[float]:
     return isinstance(value, int | float) and not isinstance(value, bool)

@@ -10,6 +10,9 @@
     +-- Forbidden                 the key's scopes do not allow it
     +-- NotFound                  it does not exist, or belongs to another tenant
     |   +-- UnknownApp
+    +-- Gone                      it was there, and was removed
+    |   +-- PayloadRemoved        a job's input and result
+    |   +-- OutputsRemoved        a job's outputs
     +-- Conflict                  the thing is in a state that does not allow it
     +-- RateLimited               the tenant asks too often
     +-- QueueFull                 as many jobs of the app wait as may
@@ -127,6 +130,27 @@ class UnknownApp(NotFound):
 
     code, title = "unknown_app", "There is no such app"
     hint = "GET /v1/apps lists the apps. An app appears when a node that serves it starts."
+
+
+class Gone(StokerError):
+    """It was there, and was removed."""
+
+    code, title, status = "gone", "It was removed", 410
+    hint = "It cannot be brought back."
+
+
+class PayloadRemoved(Gone):
+    """A job's input and result are not kept any more."""
+
+    code, title = "payload_removed", "The job's input and result were removed"
+    hint = "They are kept no longer than its caller, its app or an admin wished, and cannot be brought back."
+
+
+class OutputsRemoved(Gone):
+    """A job's outputs are not kept any more."""
+
+    code, title = "outputs_removed", "The job's outputs were removed"
+    hint = "They are kept no longer than the job's caller, its app or an admin wished. Submit the job again for others."
 
 
 class Conflict(StokerError):

@@ -15,12 +15,22 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from stoker import families, sql
 from stoker.database import reading
-from stoker.errors import InvalidRequest, NotFound
+from stoker.errors import InvalidRequest, NotFound, OutputsRemoved
 from stoker.events import Event, EventId, EventKind
 from stoker.families import ALONE, Family
 from stoker.job_values import COUNTED, NewJob, Submitted
 from stoker.states import JobState
-from stoker.tables import app_versions, apps, job_attempts, job_events, job_heads, job_outputs, jobs, nodes
+from stoker.tables import (
+    app_versions,
+    apps,
+    job_attempts,
+    job_children,
+    job_events,
+    job_heads,
+    job_outputs,
+    jobs,
+    nodes,
+)
 from stoker.tables.columns import LANE
 
 
@@ -90,10 +100,15 @@ class JobSummary:
 
 
 @dataclass(frozen=True, kw_only=True)
+    store_io: bool
+    no_retry: bool
+    outputs_expire_at: datetime | None
+    outputs_removed_at: datetime | None
+    payload_removed_at: datetime | None
 class JobView(JobSummary):
-    """All that a caller may know of a job; a summary's ``queue_position`` is None."""
+    """All that a caller may know of a job; a summary's ``queue_position`` is None, a removed ``input``, too."""
 
-    input: dict[str, Any]
+    input: dict[str, Any] | None
     result: dict[str, Any] | None
     outputs: tuple[OutputView, ...]
     family: Family = ALONE
@@ -175,11 +190,13 @@ _POSITION = case(
 # Those columns of a row that a summary shows as they are.
 _AS_THEY_ARE = (
     *("id", "tenant_id", "app", "endpoint", "kind", "version", "priority", "attempt", "max_attempts"),
+_top = jobs.alias("top")
     *("error", "progress", "webhook_url", "created_at", "available_at", "started_at", "finished_at"),
     *("cancel_requested_at", "retried_from", "parent_id", "last_seq", "served"),
 )
 
 
+    *("store_io", "no_retry", "outputs_expire_at", "outputs_removed_at", "payload_removed_at"),
 async def get(db: AsyncEngine, job_id: UUID, tenant_id: UUID | None) -> JobView:
     """One job; of any tenant if ``tenant_id`` is None.
 
@@ -249,6 +266,11 @@ def just_submitted(new: NewJob, job: Submitted) -> JobView | None:
         input=new.input,
         result=None,
         outputs=(),
+        store_io=new.version.manifest.store_io if new.store_io is None else new.store_io,
+        no_retry=new.no_retry,
+        outputs_expire_at=None,
+        outputs_removed_at=None,
+        payload_removed_at=None,
     )
 
 
@@ -310,12 +332,23 @@ async def output_by_token(db: AsyncEngine, token: str) -> OutputRow:
 
     Raises:
         NotFound: no output has this token.
+        OutputsRemoved: its time has ended, or that of the job at the top of its tree.
     """
-    chosen = select(job_outputs, jobs.c.tenant_id).join(jobs).where(job_outputs.c.token == token.replace("\0", ""))
+    expire_at = func.coalesce(jobs.c.outputs_expire_at, _top.c.outputs_expire_at)
+    is_gone = jobs.c.outputs_removed_at.is_not(None) | func.coalesce(expire_at <= func.stoker_now(), False)
+    chosen = (
+        select(job_outputs, jobs.c.tenant_id, is_gone.label("is_gone"))
+        .join(jobs, jobs.c.id == job_outputs.c.job_id)
+        .outerjoin(job_children, job_children.c.child_id == jobs.c.id)
+        .outerjoin(_top, _top.c.id == job_children.c.root_id)
+        .where(job_outputs.c.token == token.replace("\0", ""))
+    )
     async with reading(db) as tx:
         row = (await tx.execute(chosen)).one_or_none()
     if row is None:
         raise NotFound("there is no output with this link", hint="It may have been deleted with its job.")
+    if row.is_gone:
+        raise OutputsRemoved("this output is not kept any more")
     return OutputRow(
         id=row.id,
         job_id=row.job_id,

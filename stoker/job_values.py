@@ -47,6 +47,12 @@ class NewJob:
     parent_id: UUID | None = None
     depth: int = 0
     retried_from: UUID | None = None
+    store_io: bool | None = None
+    """False: input and result are removed soon after its end."""
+    keep_outputs_s: float | None = None
+    """Its outputs expire so long after its end."""
+    no_retry: bool = False
+    """Whatever ends an attempt ends the job: a crash, too."""
     most_waiting: int | None = None
     """Of its app's jobs, or it is not to be stored: the caller's own limit, beside that of the app."""
     tenant_most_waiting: int | None = None
@@ -74,6 +80,9 @@ class NewJob:
             "tags": list(self.tags),
             "parent_id": self.parent_id and str(self.parent_id),
         }
+        # What was not asked for is left out: a key that was sent before there was this is still the same request.
+        kept = {"store_io": self.store_io, "keep_outputs_s": self.keep_outputs_s, "no_retry": self.no_retry or None}
+        asked |= {name: value for name, value in kept.items() if value is not None}
         return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).digest()
 
     def row(self) -> dict[str, Any]:
@@ -83,7 +92,7 @@ class NewJob:
             UnknownApp: the version has no such endpoint.
             InvalidRequest: the input holds what Postgres cannot.
         """
-        endpoint = self.version.endpoint(self.endpoint)
+        endpoint, manifest = self.version.endpoint(self.endpoint), self.version.manifest
         return {
             "job_id": new_id(),
             "version_id": self.version.id,
@@ -106,6 +115,9 @@ class NewJob:
             "parent_id": self.parent_id,
             "depth": self.depth,
             "retried_from": self.retried_from,
+            "store_io": manifest.store_io if self.store_io is None else self.store_io,
+            "keep_outputs_s": manifest.keep_outputs_s if self.keep_outputs_s is None else self.keep_outputs_s,
+            "no_retry": self.no_retry,
             "counted": COUNTED,
         }
 

@@ -21,7 +21,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from stoker import apps, claiming, exits, lanes, sql
 from stoker.database import Connection, is_unreachable, transaction
 from stoker.each_app import each_app
-from stoker.errors import Conflict, LeaseLost, NotFound, StartTimeout
+from stoker.errors import Conflict, LeaseLost, NotFound, PayloadRemoved, StartTimeout
 from stoker.events import EventKind
 from stoker.exits import Exit
 from stoker.ids import new_id
@@ -302,6 +302,7 @@ async def retry(
         Conflict: it is not final yet.
         IdempotencyConflict: the tenant used the key before, for another request.
         QueueFull: as many jobs wait as may.
+        PayloadRemoved: nothing is left to submit.
     """
     async with transaction(db) as tx:
         old = await sql.row(tx, "find_for_retry", {"job_id": job_id, "tenant_id": tenant_id})
@@ -309,6 +310,8 @@ async def retry(
         raise NotFound(f"there is no job {job_id}")
     if (state := JobState(old.pop("state"))) not in FINAL:
         raise Conflict(f"job {job_id} is {state}: only a final job can be retried")
+    if old.pop("is_removed"):
+        raise PayloadRemoved(f"the input of job {job_id} was removed")
     version = await apps.version(db, old.pop("version_id"))
     priority = max(old.pop("priority"), best_priority)
     again = old | {"tags": tuple(old["tags"]), "retried_from": job_id, "idempotency_key": idempotency_key}

@@ -14,6 +14,8 @@ from typing import Any, Literal, Self
 from stoker.errors import UnknownApp
 
 EndpointKind = Literal["inference", "training"]
+MOST_KEPT_S = 100 * 366 * 86_400
+"""Nobody can wish for more seconds: a date so far away is no use to anybody, and later ones cannot be written."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,8 @@ class Manifest:
     description: str
     num_gpus: int
     endpoints: tuple[EndpointManifest, ...]
+    store_io: bool = True
+    keep_outputs_s: float | None = None
 
     def endpoint(self, path: str) -> EndpointManifest:
         """The endpoint at ``path``.
@@ -72,7 +76,10 @@ class Manifest:
 
     def to_json(self) -> dict[str, Any]:
         """A dict that ``json.dumps`` takes."""
-        return asdict(self) | {"endpoints": [asdict(endpoint) for endpoint in self.endpoints]}
+        whole = asdict(self) | {"endpoints": [asdict(endpoint) for endpoint in self.endpoints]}
+        # A reader of the release before knows neither.
+        usual = {"store_io": True, "keep_outputs_s": None}
+        return {name: value for name, value in whole.items() if name not in usual or value != usual[name]}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Self:

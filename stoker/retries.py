@@ -30,6 +30,7 @@ class Tried:
     excused: int
     max_attempts: int
     cancel_asked: bool
+    no_retry: bool = False
 
     @classmethod
     def of(cls, held: Mapping[str, Any]) -> Tried:
@@ -51,8 +52,10 @@ def after_failure(tried: Tried, *, code: str, crash: bool, retryable: bool, chan
 
     Crashes have a cap of their own and are tried again at once; other errors are tried again only if they say that it
     may help and the endpoint allows more than one attempt. What is excused counts as neither until it has happened too
-    often. A job that is to be cancelled is not tried again.
+    often. A job that is to be cancelled is not tried again, and one that is not to be retried for nothing.
     """
+    if tried.no_retry and not tried.cancel_asked:
+        return Decision(Trigger.FAIL)
     if code in EXCUSED and tried.cancel_asked:
         return Decision(Trigger.CANCEL)
     # What went wrong in the node itself may go wrong in the same way again, after another whole run.

@@ -60,6 +60,9 @@ async def accept(
         start_timeout=wishes.start_timeout_s,
         max_attempts=wishes.max_attempts,
         tags=[],
+        store_io=wishes.store_io,
+        keep_outputs=wishes.keep_outputs_s,
+        no_retry=wishes.no_retry,
     )
     submitted, _ = await submit(
         here,

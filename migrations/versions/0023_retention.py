@@ -47,7 +47,7 @@ CREATE TABLE IF NOT EXISTS retention_places (
 INDEXES = {
     "jobs_unstored": """
         INDEX {} ON jobs (finished_at)
-        WHERE NOT store_io AND payload_removed_at IS NULL AND parent_id IS NULL AND finished_at IS NOT NULL""",
+        WHERE NOT store_io AND payload_removed_at IS NULL AND finished_at IS NOT NULL""",
     "jobs_outputs_due": """
         INDEX {} ON jobs (outputs_expire_at) WHERE outputs_expire_at IS NOT NULL AND outputs_removed_at IS NULL""",
     "files_expiring": "INDEX {} ON files (expires_at) WHERE expires_at IS NOT NULL",
@@ -80,7 +80,7 @@ DROP VIEW IF EXISTS v_retention, v_removals;
 CREATE VIEW v_retention AS
 SELECT what, waiting, since FROM (
     SELECT 'payloads not to be stored' AS what, count(*) AS waiting, min(finished_at) AS since FROM jobs
-    WHERE NOT store_io AND payload_removed_at IS NULL AND parent_id IS NULL AND finished_at IS NOT NULL
+    WHERE NOT store_io AND payload_removed_at IS NULL AND finished_at IS NOT NULL
     UNION ALL
     SELECT 'outputs that have expired', count(*), min(outputs_expire_at) FROM jobs
     WHERE outputs_expire_at <= stoker_now() AND outputs_removed_at IS NULL

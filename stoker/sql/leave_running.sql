@@ -16,6 +16,8 @@ WITH exit AS MATERIALIZED (
                             ELSE stoker_now() + make_interval(secs => x.pause_s) END,
         started_at = CASE WHEN x.is_final THEN j.started_at END,
         finished_at = CASE WHEN x.is_final THEN stoker_now() END,
+        outputs_expire_at = CASE WHEN x.is_final AND j.parent_id IS NULL
+                                 THEN stoker_now() + make_interval(secs => j.keep_outputs_s) END,
         avoid_node = CASE WHEN other.lives THEN x.avoid_node END,
         avoid_until = CASE WHEN other.lives THEN stoker_now() + make_interval(secs => x.avoid_s) END
     FROM exit x

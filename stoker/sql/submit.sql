@@ -2,13 +2,15 @@
 WITH job AS (
     INSERT INTO jobs (id, tenant_id, version_id, uses_gpus, endpoint, kind, state, priority, input, max_attempts,
                       run_timeout_s, stall_timeout_s, start_timeout_s, start_deadline, available_at, webhook_url, tags,
-                      idempotency_key, request_hash, key_id, parent_id, depth, retried_from)
+                      idempotency_key, request_hash, key_id, parent_id, depth, retried_from, store_io,
+                      keep_outputs_s, no_retry)
     SELECT %(job_id)s, %(tenant_id)s, %(version_id)s, %(uses_gpus)s, %(endpoint)s, %(kind)s,
            CASE WHEN due.at > stoker_now() THEN 'scheduled' ELSE 'queued' END,
            %(priority)s, %(input)s, %(max_attempts)s, %(run_timeout_s)s, %(stall_timeout_s)s,
            %(start_timeout_s)s,
            due.at + make_interval(secs => %(start_timeout_s)s::float8), due.at, %(webhook_url)s, %(tags)s::text[],
-           %(idempotency_key)s, %(request_hash)s, %(key_id)s, %(parent_id)s, %(depth)s, %(retried_from)s
+           %(idempotency_key)s, %(request_hash)s, %(key_id)s, %(parent_id)s, %(depth)s, %(retried_from)s,
+           %(store_io)s, %(keep_outputs_s)s, %(no_retry)s
     FROM (SELECT greatest(%(run_at)s::timestamptz, stoker_now()) AS at) due
     --room WHERE current_setting('stoker.has_room') = 'yes'
     ON CONFLICT (tenant_id, idempotency_key) WHERE idempotency_key IS NOT NULL DO NOTHING

@@ -113,9 +113,7 @@ jobs = Table(
     Index(
         "jobs_unstored",
         "finished_at",
-        postgresql_where=text(
-            "NOT store_io AND payload_removed_at IS NULL AND parent_id IS NULL AND finished_at IS NOT NULL"
-        ),
+        postgresql_where=text("NOT store_io AND payload_removed_at IS NULL AND finished_at IS NOT NULL"),
     ),
     Index(
         "jobs_outputs_due",

@@ -140,6 +140,18 @@ async def test_a_lost_job_that_was_to_be_cancelled_is_cancelled(world: World) ->
     assert await world.value("SELECT outcome FROM job_attempts") == "lease_lost"
 
 
+async def test_a_job_that_is_not_to_be_retried_ends_with_its_lease(world: World) -> None:
+    node = await world.node()
+    await world.submit(no_retry=True, max_attempts=3)
+    await node.take()
+    await world.set_clock(16)
+
+    [moved] = await jobs.reap(world.db)
+
+    assert moved.state is JobState.FAILED
+    assert await world.value("SELECT error ->> 'code' FROM jobs") == "node_lost"
+
+
 async def test_the_reaper_takes_back_jobs_of_many_apps_and_respects_its_limit(world: World) -> None:
     node = await world.node()
     for _ in range(5):

@@ -53,6 +53,9 @@ def fresh(**changes: object) -> Tried:
         (fresh(cancel_asked=True), False, False, Trigger.FAIL),
         (fresh(cancel_asked=True), True, True, Trigger.CANCEL),
         (fresh(crashes=1, cancel_asked=True), True, True, Trigger.CANCEL),
+        (fresh(no_retry=True, max_attempts=3), False, True, Trigger.FAIL),
+        (fresh(no_retry=True), True, True, Trigger.FAIL),
+        (fresh(no_retry=True, cancel_asked=True), True, True, Trigger.CANCEL),
     ],
 )
 def test_what_is_decided(history: Tried, crash: bool, retryable: bool, expected: Trigger) -> None:
@@ -72,6 +75,8 @@ def test_what_is_decided(history: Tried, crash: bool, retryable: bool, expected:
         (fresh(excused=EXCUSED_CAP), "storage_unavailable", False, Decision(Trigger.FAIL)),
         (fresh(cancel_asked=True), "crashed_beside", True, Decision(Trigger.CANCEL)),
         (fresh(cancel_asked=True), "unavailable", False, Decision(Trigger.CANCEL)),
+        (fresh(no_retry=True), "crashed_beside", True, Decision(Trigger.FAIL)),
+        (fresh(no_retry=True), "storage_unavailable", False, Decision(Trigger.FAIL)),
     ],
 )
 def test_what_is_not_the_jobs_doing_is_excused_so_often(

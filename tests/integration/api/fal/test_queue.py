@@ -170,23 +170,58 @@ async def test_a_running_request_is_asked_to_stop(http: httpx2.AsyncClient, node
     assert (stopped["status"], stopped["error_type"]) == ("COMPLETED", "client_cancelled")
 
 
-async def test_headers_set_priority_start_timeout_and_retries(
+async def test_headers_set_priority_start_timeout_retries_and_what_is_kept(
     http: httpx2.AsyncClient, node: ActingNode, app: str, db: AsyncEngine
 ) -> None:
-    wishes = {"x-fal-queue-priority": "low", "x-fal-request-timeout": "30.0", "x-fal-no-retry": "true"}
+    wishes = {
+        "x-fal-queue-priority": "low",
+        "x-fal-request-timeout": "30.0",
+        "x-fal-no-retry": "true",
+        "x-fal-store-io": "0",
+        "x-fal-object-lifecycle-preference": '{"expiration_duration_seconds": 3600}',
+    }
     request = await submit(http, app, headers=wishes)
-    plain = await submit(http, app, headers={"x-fal-queue-priority": "normal"})
+    newer = {"x-fal-request-start-timeout": "20", "x-fal-object-lifecycle": '{"expiration_duration_seconds": null}'}
+    plain = await submit(http, app, headers={**newer, "x-fal-request-timeout": "30", "x-fal-store-io": "1"})
 
-    query = text("SELECT priority, start_timeout_s, max_attempts FROM jobs WHERE id = :id")
+    query = text(
+        "SELECT priority, start_timeout_s, max_attempts, no_retry, store_io, keep_outputs_s FROM jobs WHERE id = :id"
+    )
     async with db.connect() as connection:
         low, normal = [
             tuple((await connection.execute(query, {"id": each["request_id"]})).one()) for each in (request, plain)
         ]
-    assert low == (9, 30.0, 1)
-    assert normal == (5, None, 3)
+    assert low == (9, 30.0, 1, True, False, 3600.0)
+    assert normal == (5, 20.0, 3, False, True, None)
 
 
-@pytest.mark.parametrize("header", [("x-fal-queue-priority", "urgent"), ("x-fal-request-timeout", "nan")])
+async def test_a_crash_of_a_request_that_is_not_to_be_retried_is_its_end(
+    http: httpx2.AsyncClient, node: ActingNode, app: str
+) -> None:
+    once = await submit(http, app, headers={"x-fal-no-retry": "1"})
+    claim = await node.claim()
+
+    done = await jobs.finish(node.db, claim.lease, Failed(ErrorReport.of(WorkerCrashed("rank 1 died"))), Usage())
+
+    answer = await http.get(once["response_url"])
+    assert done.state is not None
+    assert done.state.is_final
+    assert (answer.status_code, answer.json()["error_type"]) == (503, "runner_disconnected")
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        ("x-fal-queue-priority", "urgent"),
+        ("x-fal-request-timeout", "nan"),
+        ("x-fal-store-io", "no"),
+        ("x-fal-object-lifecycle-preference", "1h"),
+        ("x-fal-object-lifecycle-preference", "[]"),
+        ("x-fal-object-lifecycle-preference", '{"expiration_duration_seconds": 0}'),
+        ("x-fal-object-lifecycle-preference", '{"expiration_duration_seconds": 1e300}'),
+        ("x-fal-object-lifecycle", '{"expiration_duration_seconds": true}'),
+    ],
+)
 async def test_a_header_that_cannot_be_read_is_refused(
     http: httpx2.AsyncClient, node: ActingNode, app: str, header: tuple[str, str]
 ) -> None:
@@ -199,9 +234,13 @@ async def test_a_header_that_cannot_be_read_is_refused(
 async def test_headers_without_a_meaning_here_are_named_in_the_answer(
     http: httpx2.AsyncClient, node: ActingNode, app: str
 ) -> None:
-    answer = await http.post(f"/queue/{app}", json=CAT, headers={"x-fal-store-io": "0", "x-fal-runner-hint": "lora-7"})
+    lifecycle = '{"expiration_duration_seconds": 60, "initial_acl": {"default": "hide"}}'
+    wishes = {"x-fal-object-lifecycle-preference": lifecycle, "x-fal-runner-hint": "lora-7"}
 
-    assert answer.headers["x-stoker-ignored"] == "x-fal-store-io, x-fal-runner-hint"
+    answer = await http.post(f"/queue/{app}", json=CAT, headers=wishes)
+
+    unheeded = "x-fal-runner-hint, x-fal-object-lifecycle-preference.initial_acl"
+    assert answer.headers["x-stoker-ignored"] == unheeded
 
 
 async def test_a_queue_longer_than_the_caller_wants_answers_429(
