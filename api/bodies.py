@@ -8,17 +8,17 @@ from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any
 
 import orjson
-from anyio import to_thread
 import pydantic
+from anyio import to_thread
 from fastapi import Request, Response
 from fastapi.routing import APIRoute
 from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field
 
 from stoker.depth import MAX_DEPTH, is_too_deep
 from stoker.errors import InvalidRequest
+from stoker.manifest import MOST_KEPT_S
 
 MAX_SECONDS = 30 * 24 * 3600
-from stoker.manifest import MOST_KEPT_S
 THREAD_BYTES = 64_000
 """Larger bodies are read and checked in a thread: other requests would wait for them."""
 MEDIA_TYPE = r"[A-Za-z0-9.+-]{1,60}/[A-Za-z0-9.+-]{1,60}"
@@ -41,6 +41,7 @@ def _in_reach(moment: datetime) -> datetime:
 
 Moment = Annotated[AwareDatetime, AfterValidator(_in_reach)]
 Seconds = Annotated[float, Field(gt=0, le=MAX_SECONDS)]
+Kept = Annotated[float, Field(strict=True, gt=0, le=MOST_KEPT_S)]
 Label = Annotated[str, Field(min_length=1, max_length=100)]
 
 
@@ -58,7 +59,6 @@ class JsonRequest(Request):
 class JsonRoute(APIRoute):
     """A route that reads its body as ``JsonRequest`` does."""
 
-Kept = Annotated[float, Field(strict=True, gt=0, le=MOST_KEPT_S)]
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         handle = super().get_route_handler()
         wants_json = self.body_field is not None
@@ -94,6 +94,19 @@ class NewJobBody(Body):
     run_timeout: Annotated[Seconds | None, Field(description="Fail an attempt that runs longer, in seconds.")] = None
     max_attempts: Annotated[int | None, Field(ge=1, le=20)] = None
     tags: Annotated[list[Label], Field(max_length=20)] = Field(default_factory=list)
+    store_io: Annotated[
+        bool | None, Field(strict=True, description="False: input and result are removed soon after the job's end.")
+    ] = None
+    keep_outputs: Annotated[Kept | None, Field(description="Seconds after the job's end until its outputs expire.")] = (
+        None
+    )
+    no_retry: Annotated[bool, Field(strict=True, description="Whatever ends an attempt ends the job.")] = False
+
+    @pydantic.model_serializer(mode="wrap")
+    def _as_asked(self, dump: pydantic.SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Without what was not asked for, so that a request sent before there were such wishes is the same still."""
+        unasked = {"store_io": None, "keep_outputs": None, "no_retry": False}
+        return {name: value for name, value in dump(self).items() if name not in unasked or value != unasked[name]}
 
 
 class NewUploadBody(Body):
@@ -121,19 +134,6 @@ class NewSecretBody(Body):
 
 class AppLimitsBody(Body):
     """What to change about an app's queue: what is left out stays."""
-    store_io: Annotated[
-        bool | None, Field(strict=True, description="False: input and result are removed soon after the job's end.")
-    ] = None
-    keep_outputs: Annotated[Kept | None, Field(description="Seconds after the job's end until its outputs expire.")] = (
-        None
-    )
-    no_retry: Annotated[bool, Field(strict=True, description="Whatever ends an attempt ends the job.")] = False
-
-    @pydantic.model_serializer(mode="wrap")
-    def _as_asked(self, dump: pydantic.SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Without what was not asked for, so that a request sent before there were such wishes is the same still."""
-        unasked = {"store_io": None, "keep_outputs": None, "no_retry": False}
-        return {name: value for name, value in dump(self).items() if name not in unasked or value != unasked[name]}
 
     max_running: Annotated[int | None, Field(ge=1, lt=NO_CAP, description="Jobs at once; null: no limit.")] = None
     max_queue_length: Annotated[int | None, Field(ge=1, lt=NO_CAP, description="May wait; null: no limit.")] = None

@@ -97,14 +97,14 @@ class JobSummary:
     gpu_seconds: float
     last_seq: int
     served: bool
-
-
-@dataclass(frozen=True, kw_only=True)
     store_io: bool
     no_retry: bool
     outputs_expire_at: datetime | None
     outputs_removed_at: datetime | None
     payload_removed_at: datetime | None
+
+
+@dataclass(frozen=True, kw_only=True)
 class JobView(JobSummary):
     """All that a caller may know of a job; a summary's ``queue_position`` is None, a removed ``input``, too."""
 
@@ -187,16 +187,16 @@ _BEFORE_IT = (
 _POSITION = case(
     (jobs.c.state == "queued", select(func.count()).select_from(_BEFORE_IT).scalar_subquery()),
 ).label("queue_position")
+_top = jobs.alias("top")
 # Those columns of a row that a summary shows as they are.
 _AS_THEY_ARE = (
     *("id", "tenant_id", "app", "endpoint", "kind", "version", "priority", "attempt", "max_attempts"),
-_top = jobs.alias("top")
     *("error", "progress", "webhook_url", "created_at", "available_at", "started_at", "finished_at"),
     *("cancel_requested_at", "retried_from", "parent_id", "last_seq", "served"),
+    *("store_io", "no_retry", "outputs_expire_at", "outputs_removed_at", "payload_removed_at"),
 )
 
 
-    *("store_io", "no_retry", "outputs_expire_at", "outputs_removed_at", "payload_removed_at"),
 async def get(db: AsyncEngine, job_id: UUID, tenant_id: UUID | None) -> JobView:
     """One job; of any tenant if ``tenant_id`` is None.
 
@@ -263,14 +263,14 @@ def just_submitted(new: NewJob, job: Submitted) -> JobView | None:
         gpu_seconds=0.0,
         last_seq=1,
         served=job.fresh.served,
-        input=new.input,
-        result=None,
-        outputs=(),
         store_io=new.version.manifest.store_io if new.store_io is None else new.store_io,
         no_retry=new.no_retry,
         outputs_expire_at=None,
         outputs_removed_at=None,
         payload_removed_at=None,
+        input=new.input,
+        result=None,
+        outputs=(),
     )
 
 
