@@ -17,6 +17,7 @@ from api.metrics import Metrics
 from api.open_keys import OpenKeys
 from api.rates import Rates
 from api.recent import Recent
+from api.relays import Relays
 from stoker.apps import AppVersion
 from stoker.bus import Bus
 from stoker.database import make_engine
@@ -37,6 +38,7 @@ class Connections:
     db: AsyncEngine
     bus: Bus
     hub: Hub
+    relays: Relays
     doorbell: Doorbell
     storage: Storage
     metrics: Metrics
@@ -61,12 +63,16 @@ async def open_connections(
         s3.endpoint_url, s3.access_key_id, s3.secret_access_key, s3.bucket, s3.region, s3.public_endpoint_url
     )
     try:
-        async with Hub(bus, db, look_s=settings.look_s).running() as hub:
+        async with (
+            Hub(bus, db, look_s=settings.look_s).running() as hub,
+            Relays(hub, bus, db, look_s=settings.look_s, stopping=stopping).running() as relays,
+        ):
             yield Connections(
                 settings,
                 db,
                 bus,
                 hub,
+                relays,
                 doorbell,
                 storage,
                 metrics,

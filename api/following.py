@@ -14,7 +14,8 @@ from uuid import UUID
 
 from api.connections import Connections
 from api.hub import Feed
-from api.stream import PAGE, is_last
+from api.stream import PAGE
+from api.told import is_last
 from stoker import job_queries, log
 from stoker.database import is_passing
 from stoker.events import Event, EventId

@@ -11,7 +11,7 @@ import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
-from typing import NamedTuple, Self
+from typing import NamedTuple, Protocol, Self
 from uuid import UUID
 
 from sqlalchemy import text
@@ -47,6 +47,21 @@ class Taken(NamedTuple):
     progress: list[Event]
 
 
+class Follower(Protocol):
+    """Who is told. ``seen``: up to which seq of its job, or mark of its tenant, it has come."""
+
+    seen: int
+
+    def look(self, seq: int | None = None) -> None:
+        """There may be rows past ``seen``, the last of them ``seq`` where that is known."""
+
+    def look_back(self) -> None:
+        """Nobody listened for a while: there may be rows, and progress that was kept."""
+
+    def offer(self, event: Event) -> None:
+        """Live progress."""
+
+
 class Feed:
     """What one stream has not handled yet. ``seen``: up to which seq of its job, or mark of its tenant, it has read."""
 
@@ -61,7 +76,7 @@ class Feed:
         """Set while there is something to take."""
         return self._changed
 
-    def look(self) -> None:
+    def look(self, seq: int | None = None) -> None:  # noqa: ARG002 (what is read tells)
         """There may be rows past ``seen``."""
         self._has_rows = True
         self._changed.set()
@@ -91,7 +106,7 @@ class Hub:
     def __init__(self, bus: Bus, db: AsyncEngine, *, look_s: float) -> None:
         self._bus, self._db, self._look_s = bus, db, look_s
         self._subscriptions = bus.subscribe_all()
-        self._feeds: dict[UUID, set[Feed]] = {}
+        self._feeds: dict[UUID, set[Follower]] = {}
         self._tenants: set[UUID] = set()
         self._can_look = True
 
@@ -115,39 +130,51 @@ class Hub:
     @asynccontextmanager
     async def follow(self, job_id: UUID) -> AsyncIterator[Feed]:
         """A feed that is subscribed by the time it is handed out: read rows after that and none is missed."""
-        async with self._follow(job_id, JOB_CHANNEL.format(job_id=job_id), self._subscriptions) as feed:
+        feed = Feed()
+        try:
+            await self.attach(job_id, feed)
             yield feed
+        finally:
+            await self.detach(job_id, feed)
 
     @asynccontextmanager
     async def follow_tenant(self, tenant_id: UUID) -> AsyncIterator[Feed]:
         """The same for the rows of all of a tenant's jobs."""
         self._tenants.add(tenant_id)
-        channel = TENANT_CHANNEL.format(tenant_id=tenant_id)
+        feed = Feed()
         try:
-            async with self._follow(tenant_id, channel, self._subscriptions[:1]) as feed:
-                yield feed
+            await self.attach(tenant_id, feed)
+            yield feed
         finally:
+            await self.detach(tenant_id, feed)
             if tenant_id not in self._feeds:
                 self._tenants.discard(tenant_id)
 
-    @asynccontextmanager
-    async def _follow(self, of: UUID, channel: str, subscriptions: Sequence[Subscription]) -> AsyncIterator[Feed]:
-        feed = Feed()
-        self._feeds.setdefault(of, set()).add(feed)
-        try:
-            listening = [await subscription.add(channel) for subscription in subscriptions]
-            with suppress(TimeoutError):
-                async with asyncio.timeout(CONFIRM_S):
-                    for confirmed in listening:
-                        await confirmed.wait()
-            yield feed
-        finally:
-            feeds = self._feeds[of]
-            feeds.discard(feed)
-            if not feeds:
-                del self._feeds[of]
-                for subscription in subscriptions:
-                    await subscription.remove(channel)
+    async def attach(self, of: UUID, follower: Follower) -> None:
+        """Tell ``follower`` of this job or tenant. Redis has been asked to when this returns, and has confirmed it if
+        it can.
+        """
+        self._feeds.setdefault(of, set()).add(follower)
+        channel, subscriptions = self._heard(of)
+        listening = [await subscription.add(channel) for subscription in subscriptions]
+        with suppress(TimeoutError):
+            async with asyncio.timeout(CONFIRM_S):
+                for confirmed in listening:
+                    await confirmed.wait()
+
+    async def detach(self, of: UUID, follower: Follower) -> None:
+        """Tell it nothing more."""
+        feeds = self._feeds.get(of, set())
+        feeds.discard(follower)
+        if not feeds and self._feeds.pop(of, None) is not None:
+            channel, subscriptions = self._heard(of)
+            for subscription in subscriptions:
+                await subscription.remove(channel)
+
+    def _heard(self, of: UUID) -> tuple[str, Sequence[Subscription]]:
+        if of in self._tenants:
+            return TENANT_CHANNEL.format(tenant_id=of), self._subscriptions[:1]
+        return JOB_CHANNEL.format(job_id=of), self._subscriptions
 
     async def _listen(self, subscription: Subscription) -> None:
         async for message in subscription:
@@ -162,12 +189,13 @@ class Hub:
         try:
             of = UUID((message.channel or "").rpartition(":")[2])
             event = from_json(data["event"]) if "event" in data else None
+            seq = None if event or "seq" not in data else int(data["seq"])
         except (StokerError, LookupError, TypeError, ValueError) as error:
             logger.warning("message_dropped", channel=message.channel, reason=str(error)[:200])
             return
         for feed in self._feeds.get(of, ()):
             if event is None:
-                feed.look()
+                feed.look(seq)
             else:
                 feed.offer(event)
 
@@ -188,7 +216,7 @@ class Hub:
             for of, at in newest.items():
                 for feed in self._feeds.get(of, ()):
                     if at > feed.seen:
-                        feed.look()
+                        feed.look(at)
 
     async def _newest(self) -> Mapping[UUID, int]:
         tenants = [of for of in self._feeds if of in self._tenants]
@@ -197,7 +225,7 @@ class Hub:
             rows = await connection.execute(NEWEST, {"job_ids": job_ids, "tenant_ids": tenants})
             return {row.id: row.at for row in rows}
 
-    def _all_feeds(self) -> list[Feed]:
+    def _all_feeds(self) -> list[Follower]:
         return [feed for feeds in self._feeds.values() for feed in feeds]
 
     def _note(self, *, can_look: bool) -> None:

@@ -17,6 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from stoker import log
 from stoker.database import is_unreachable, reading
+from stoker.events import EventKind
 from stoker.metrics import JobCounts
 
 READ_S = 5.0
@@ -48,6 +49,7 @@ class Metrics:
         self.sent = Counter(
             "stoker_sse_events_sent_total", "Events sent to streams.", ("kind",), registry=self.registry
         )
+        self._sent_of: dict[EventKind, Counter] = {}
         self.counts = JobCounts(self.registry)
         self._jobs = Gauge("stoker_jobs", "Jobs that are not final.", ("app", "state"), registry=self.registry)
         self._oldest = Gauge(
@@ -56,6 +58,13 @@ class Metrics:
             ("app",),
             registry=self.registry,
         )
+
+    def note_sent(self, kind: EventKind) -> None:
+        """Count an event that a stream was sent. To find a label's counter takes longer than to count."""
+        counter = self._sent_of.get(kind)
+        if counter is None:
+            counter = self._sent_of[kind] = self.sent.labels(kind.value)
+        counter.inc()
 
     async def render(self, db: AsyncEngine) -> bytes:
         """The exposition text, with open jobs as they were ``max_age_s`` ago at most; without them while Postgres is

@@ -1,29 +1,26 @@
 """One job's events as Server-Sent Events: replay, then follow until the final event.
 
 Who comes new gets the rows and the newest progress; who comes back gets what was missed, rows and the progress that
-Redis kept between them, in the order of their ids.
+Redis kept between them, in the order of their ids. Who reads too slowly gets every row and the newest progress.
 
-Subscribe first, then read, then drain: what is committed after the subscription wakes the feed, what came before is
-read. Ids only rise: an event that is not past the last one sent is dropped, so nothing is sent twice.
+Subscribe first, then read, then follow the job's relay: what is committed after the subscription is told there, what
+came before is read. Ids only rise: an event that is not past the last one sent is dropped, so nothing is sent twice;
+and rows have no gap: where one is missing, it is read.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Iterator
-
-import orjson
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable
 
 from api.connections import Connections
-from api.hub import Feed
-from api.job_json import event_data
+from api.relay import JobFeed
+from api.told import Told, has_result
 from stoker import job_queries, log
-from stoker.bus import KEEP_PROGRESS
 from stoker.database import is_passing
-from stoker.events import Event, EventId, EventKind
+from stoker.events import Event, EventId
 from stoker.job_queries import JobView
-from stoker.states import JobState
 
 PAGE = 500
 RETRY_MS = 1000
@@ -35,16 +32,6 @@ PING = b": ping\n\n"
 logger = log.get(__name__)
 
 
-def encode(event: Event, data: object) -> bytes:
-    """One event on the wire."""
-    return b"event: %s\nid: %s\ndata: %s\n\n" % (event.kind.value.encode(), str(event.id).encode(), orjson.dumps(data))
-
-
-def is_last(event: Event) -> bool:
-    """Whether no event can follow."""
-    return event.kind is EventKind.STATE and JobState(event.data["state"]).is_final
-
-
 class JobStream:
     """The stream of one client."""
 
@@ -53,104 +40,90 @@ class JobStream:
         self._sent = after
         self._attempt = job.attempt
         self._ended = False
-        self._waiting: list[Event] = []
 
     async def body(self) -> AsyncGenerator[bytes, None]:
         """The bytes of the response."""
+        settings, stopping = self._here.settings, self._here.stopping
         self._here.metrics.streams.inc()
         try:
             yield b"retry: %d\n\n" % RETRY_MS
-            async with self._here.hub.follow(self._job.id) as feed:
-                async for chunk in self._replay(feed):
+            async with self._here.relays.follow(self._job, self._sent.seq) as feed:
+                is_new = self._sent == EventId(0)
+                async for chunk in self._read(feed, newest=is_new):
                     yield chunk
                 spoke = time.monotonic()
                 while not self._ended:
-                    await self._wait(feed, spoke + self._here.settings.ping_s)
-                    if self._here.stopping.is_set():
+                    await feed.wait(spoke + settings.ping_s - time.monotonic())
+                    if stopping.is_set():
                         yield b"retry: %d\n\n" % RETRY_ON_SHUTDOWN_MS
                         return
-                    async for chunk in self._drain(feed):
+                    chunk = self._chunk(feed.take(), feed)
+                    if chunk:
                         yield chunk
+                    if feed.is_behind:
+                        async for chunk in self._read(feed, newest=True):
+                            yield chunk
+                    if chunk:
                         spoke = time.monotonic()
-                    if time.monotonic() - spoke >= self._here.settings.ping_s:
+                    elif time.monotonic() - spoke >= settings.ping_s:
                         yield PING
                         spoke = time.monotonic()
         finally:
             self._here.metrics.streams.dec()
 
-    async def _replay(self, feed: Feed) -> AsyncIterator[bytes]:
-        if self._sent == EventId(0):
-            async for chunk in self._rows(feed):
-                yield chunk
-            newest = await self._here.bus.newest_progress(self._job.id, self._attempt)
-            async for chunk in self._go_on(feed, newest, has_rows=False):
-                yield chunk
-            return
-        missed = await self._here.bus.progress_after(self._job.id, self._sent)
-        async for chunk in self._go_on(feed, missed, has_rows=True):
-            yield chunk
+    def _chunk(self, told: Iterable[Told], feed: JobFeed) -> bytes:
+        """What of it is past the last event sent, as far as no row is missing; else the feed is behind."""
+        chunks = []
+        for each in told:
+            event_id = each.event.id
+            if event_id <= self._sent or self._ended:
+                continue
+            if event_id.seq > self._sent.seq + each.event.kind.is_row:
+                feed.fall_behind()
+                break
+            chunks.append(self._send(each, feed))
+        return b"".join(chunks)
 
-    async def _drain(self, feed: Feed) -> AsyncIterator[bytes]:
-        has_rows, has_gap, progress = feed.take()
-        if has_gap:
-            progress = [*progress, *await self._here.bus.progress_after(self._job.id, self._sent)]
-        async for chunk in self._go_on(feed, progress, has_rows=has_rows):
-            yield chunk
+    def _send(self, told: Told, feed: JobFeed) -> bytes:
+        event = told.event
+        self._sent, self._ended = event.id, told.is_last
+        if event.kind.is_row:
+            feed.seen, self._attempt = event.id.seq, event.id.attempt
+        self._here.metrics.note_sent(event.kind)
+        return told.chunk(self._base_url)
 
-    async def _go_on(self, feed: Feed, progress: Iterable[Event], *, has_rows: bool) -> AsyncIterator[bytes]:
-        """Rows and progress, each in its place. Progress whose row could not be read yet waits for it."""
-        self._waiting = sorted([*self._waiting, *progress], key=lambda event: event.id)[-KEEP_PROGRESS:]
-        if not self._ended and (has_rows or any(event.id.seq > self._sent.seq for event in self._waiting)):
-            async for chunk in self._rows(feed):
-                yield chunk
-        for chunk in self._progress_before(EventId(self._sent.seq + 1)):
-            yield chunk
-
-    def _progress_before(self, bound: EventId) -> Iterator[bytes]:
-        while self._waiting and self._waiting[0].id < bound:
-            event = self._waiting.pop(0)
-            if event.id > self._sent and not self._ended:
-                self._sent = event.id
-                self._here.metrics.sent.labels(event.kind.value).inc()
-                yield encode(event, event.data)
-
-    async def _rows(self, feed: Feed) -> AsyncIterator[bytes]:
-        """Every row past the last one sent, with the progress between. While Postgres is away: none, and the feed will
-        look again.
+    async def _read(self, feed: JobFeed, *, newest: bool) -> AsyncIterator[bytes]:
+        """Every row past the last one sent, with the progress that was kept between; of that the ``newest`` alone
+        where nobody asks for what was before. While Postgres is away: no rows, and the feed will be behind again.
         """
+        feed.is_behind = False
+        progress = [] if newest else await self._here.bus.progress_after(self._job.id, self._sent)
         full = True
         while full and not self._ended:
             try:
                 rows = await job_queries.events_after(self._here.db, self._job.id, self._sent.seq, PAGE)
-                chunks = [encode(row, await self._data_of(row)) for row in rows]
+                if any(has_result(row) for row in rows):
+                    self._job = await job_queries.get(self._here.db, self._job.id, self._job.tenant_id)
             except Exception as error:
                 if not is_passing(error):
                     raise
                 names = {"job_id": str(self._job.id), "attempt": self._attempt}
                 logger.warning("stream_waits_for_postgres", reason=str(error)[:200], **names)
-                asyncio.get_running_loop().call_later(self._here.settings.look_s, feed.look)
-                return
-            for row, chunk in zip(rows, chunks, strict=True):
-                for between in self._progress_before(row.id):
-                    yield between
-                self._sent, self._attempt, self._ended = row.id, row.id.attempt, is_last(row)
-                feed.seen = row.id.seq
-                self._here.metrics.sent.labels(row.kind.value).inc()
-                yield chunk
+                asyncio.get_running_loop().call_later(self._here.settings.look_s, feed.fall_behind)
+                break
             full = len(rows) == PAGE
+            if chunk := self._merged(rows, progress, feed):
+                yield chunk
+        if newest and not self._ended:
+            progress = await self._here.bus.newest_progress(self._job.id, self._attempt)
+            if chunk := self._merged([], progress, feed):
+                yield chunk
 
-    async def _data_of(self, row: Event) -> object:
-        if row.kind is EventKind.STATE and row.data.get("result") is not None:
-            # The links of a result are made absolute at the pointers of the job's outputs, which exist by now.
-            self._job = await job_queries.get(self._here.db, self._job.id, self._job.tenant_id)
-        return event_data(row, self._job, self._base_url)
-
-    async def _wait(self, feed: Feed, deadline: float) -> None:
-        """Wait for the feed, the shutdown or the time for a ping."""
-        waits = [asyncio.ensure_future(event.wait()) for event in (feed.changed, self._here.stopping)]
-        try:
-            timeout = max(deadline - time.monotonic(), 0)
-            await asyncio.wait(waits, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for wait in waits:
-                wait.cancel()
+    def _merged(self, rows: list[Event], progress: list[Event], feed: JobFeed) -> bytes:
+        """Rows and the progress that needs no row after them, in the order of their ids."""
+        last = rows[-1].id.seq if rows else self._sent.seq
+        ready = sorted([*rows, *(each for each in progress if each.id.seq <= last)], key=lambda each: each.id)
+        # Each that is sent moves the place that the next one is compared with.
+        return b"".join(
+            [self._send(Told(event, self._job), feed) for event in ready if event.id > self._sent and not self._ended]
+        )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -25,13 +26,14 @@ from stoker.tables import (
     apps,
     job_attempts,
     job_children,
-    job_events,
     job_heads,
     job_outputs,
     jobs,
     nodes,
 )
 from stoker.tables.columns import LANE
+
+CURSOR = re.compile("^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -300,12 +302,9 @@ async def list_jobs(
     if filters.parent is not None:
         chosen = chosen.where(jobs.c.parent_id == filters.parent)
     if cursor is not None:
-        try:
-            chosen = chosen.where(jobs.c.id < UUID(cursor))
-        except ValueError as error:
-            raise InvalidRequest(
-                f"{cursor[:80]!r} is not a cursor", hint="Send back next_cursor as it came."
-            ) from error
+        if CURSOR.fullmatch(cursor) is None:
+            raise InvalidRequest(f"{cursor[:80]!r} is not a cursor", hint="Send back next_cursor as it came.")
+        chosen = chosen.where(jobs.c.id < UUID(cursor))
     async with reading(db) as tx:
         found = (await tx.execute(chosen)).all()
         shown = found[:limit]
@@ -316,15 +315,17 @@ async def list_jobs(
 
 async def events_after(db: AsyncEngine, job_id: UUID, seq: int, limit: int = 500) -> list[Event]:
     """Event rows past ``seq``, in order."""
-    chosen = (
-        select(job_events)
-        .where(job_events.c.job_id == job_id, job_events.c.seq > seq)
-        .order_by(job_events.c.seq)
-        .limit(limit)
-    )
-    async with reading(db) as tx:
-        found = (await tx.execute(chosen)).all()
-    return [Event(EventId(row.seq, row.attempt or 0), EventKind(row.kind), row.data, row.created_at) for row in found]
+    return (await events_of(db, {job_id: seq}, limit))[job_id]
+
+
+async def events_of(db: AsyncEngine, after: Mapping[UUID, int], limit: int) -> Mapping[UUID, list[Event]]:
+    """Of each job the event rows past its seq, in order, at most ``limit`` of them."""
+    values = {"job_ids": list(after), "seqs": list(after.values()), "limit": limit}
+    found: dict[UUID, list[Event]] = {job_id: [] for job_id in after}
+    for row in await sql.ask(db, "find_events", values):
+        event_id = EventId(row["seq"], row["attempt"] or 0)
+        found[row["job_id"]].append(Event(event_id, EventKind(row["kind"]), row["data"], row["created_at"]))
+    return found
 
 
 async def output_by_token(db: AsyncEngine, token: str) -> OutputRow:

@@ -66,7 +66,8 @@ class Subscription:
     async def add(self, channel: str) -> asyncio.Event:
         """Listen to ``channel`` too. The event is set while Redis has confirmed it, and cleared when it is lost."""
         listening = self._listening.setdefault(channel, asyncio.Event())
-        await self._tell("subscribe", channel)
+        if not listening.is_set():
+            await self._tell("subscribe", channel)
         return listening
 
     async def remove(self, channel: str) -> None:

@@ -26,7 +26,8 @@ from api.fal.wishes import Wished
 from api.following import follow
 from api.job_json import with_links
 from api.routes.events import STREAM_HEADERS, EventStream
-from api.stream import PING, is_last
+from api.stream import PING
+from api.told import is_last
 from stoker import job_queries, job_status
 from stoker.errors import Conflict, NotFound
 from stoker.events import Event, EventKind

@@ -26,8 +26,9 @@ from api.fal.route import REQUEST_ID, AppName, FalRoute
 from api.fal.wishes import Wished
 from api.following import ended, follow
 from api.routes.events import STREAM_HEADERS, EventStream
-from api.stream import PING, is_last
+from api.stream import PING
 from api.submission import newest
+from api.told import is_last
 from stoker import log
 from stoker.errors import Conflict, StokerError, Unavailable
 from stoker.events import Event

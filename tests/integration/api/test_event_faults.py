@@ -120,11 +120,11 @@ async def test_progress_waits_for_its_row_when_that_cannot_be_read(
 ) -> None:
     job_id = await submit(http, app)
     claim = await node.claim()
-    read_rows = job_queries.events_after
+    read_rows = job_queries.events_of
     refused = asyncio.Event()
 
-    async def refuse_once(*args: object) -> list[Event]:
-        monkeypatch.setattr(job_queries, "events_after", read_rows)
+    async def refuse_once(*args: object) -> dict[UUID, list[Event]]:
+        monkeypatch.setattr(job_queries, "events_of", read_rows)
         refused.set()
         raise OperationalError("SELECT", {}, psycopg.OperationalError("the connection is lost"))
 
@@ -132,7 +132,7 @@ async def test_progress_waits_for_its_row_when_that_cannot_be_read(
         stream = named(raw)
         await anext(stream)
         await anext(stream)
-        monkeypatch.setattr(job_queries, "events_after", refuse_once)
+        monkeypatch.setattr(job_queries, "events_of", refuse_once)
         seq = await jobs.append_events(node.db, claim.lease, [(EventKind.LOG, {"message": "unread"})])
         step = await node.progress(claim, seq, 1)
         await refused.wait()

@@ -9,7 +9,7 @@ import pytest
 
 from api.app_openapi import app_openapi
 from api.job_json import event_data, with_links
-from api.stream import encode, is_last
+from api.told import encode, is_last
 from stoker.apps import AppRow
 from stoker.events import Event, EventId, EventKind
 from stoker.job_queries import OutputView
