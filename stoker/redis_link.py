@@ -18,6 +18,10 @@ from redis.exceptions import RedisError
 from stoker import log
 
 TIMEOUT_S = 1.0
+AT_ONCE = 32
+"""So many requests are under way, each on a connection of its own; the others wait for their turn. A thousand streams
+that are opened together, or attempts that speak together, are no reason to give Redis up.
+"""
 PAUSE_AFTER_FAILURE_S = 1.0
 """While Redis is away each request would wait for its time limit; a rank's step must not pay that."""
 
@@ -42,20 +46,22 @@ class RedisLink:
         )
         self._reachable = True
         self._quiet_until = 0.0
+        self._turn = asyncio.Semaphore(AT_ONCE)
 
     async def ask(self, act: Callable[[], Awaitable[T]]) -> T | None:
         """What ``act`` answers; None while this Redis is away."""
-        if time.monotonic() < self._quiet_until:
-            return None
-        try:
-            async with asyncio.timeout(TIMEOUT_S):
-                done = await act()
-        except AWAY as error:
-            if self._reachable:
-                logger.warning("redis_lost", reason=str(error)[:200], next=self._loses)
-            self._reachable = False
-            self._quiet_until = time.monotonic() + PAUSE_AFTER_FAILURE_S
-            return None
+        async with self._turn:
+            if time.monotonic() < self._quiet_until:
+                return None
+            try:
+                async with asyncio.timeout(TIMEOUT_S):
+                    done = await act()
+            except AWAY as error:
+                if self._reachable:
+                    logger.warning("redis_lost", reason=str(error)[:200], next=self._loses)
+                self._reachable = False
+                self._quiet_until = time.monotonic() + PAUSE_AFTER_FAILURE_S
+                return None
         if not self._reachable:
             logger.info("redis_back")
         self._reachable = True

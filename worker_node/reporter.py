@@ -8,6 +8,8 @@ never slows the ranks: ``report`` only puts the event where a task finds it. It 
 from __future__ import annotations
 
 import asyncio
+import math
+import time
 from collections import Counter, deque
 from datetime import UTC, datetime
 from typing import Any, Self
@@ -30,7 +32,8 @@ PROGRESS_EVERY_S = 0.2
 """What comes sooner waits for its round, so that a rank that tells every step of thousands costs Redis little."""
 PROGRESS_A_ROUND = 32
 """So many progress events may wait; then each rank keeps its newest alone."""
-LOG_BATCH_S = 0.2
+LOG_BATCH_S, LOG_SOON_S = 0.2, 0.05
+"""Lines become rows no oftener than that; a line after a silence waits a moment for those that come with it."""
 RETRY_S = 1.0
 LOG_BYTES_PER_JOB = 1_000_000
 """So much of a job's log is in rows, all its attempts together; each attempt has the rest in a file."""
@@ -178,10 +181,12 @@ class Reporter:
             await _pass_time(self._closing, LOG_BATCH_S)
 
     async def _store_lines(self) -> None:
+        stored_at = -math.inf
         while True:
             await self._has_lines.wait()
             if not self._closing.is_set():
-                await _pass_time(self._closing, LOG_BATCH_S)
+                await _pass_time(self._closing, lines_wait_s(time.monotonic() - stored_at))
+            stored_at = time.monotonic()
             self._has_lines.clear()
             lines, self._lines = self._lines, []
             if lines and not await self._store(lines):
@@ -209,6 +214,11 @@ class Reporter:
         self._metrics.persisted.labels(EventKind.LOG.value).inc(len(lines))
         await self._bus.wake(self._attempt.claim.job_id, self._seq, self._attempt.claim.tenant_id)
         return True
+
+
+def lines_wait_s(since_stored_s: float) -> float:
+    """How long lines wait to become rows, when the last ones did so long ago. Pure."""
+    return max(LOG_SOON_S, LOG_BATCH_S - since_stored_s)
 
 
 async def _pass_time(unless: asyncio.Event, seconds: float) -> None:

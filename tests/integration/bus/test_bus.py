@@ -38,6 +38,15 @@ async def test_a_connection_that_was_closed_meanwhile_is_a_redis_that_is_away(en
     await link.close()
 
 
+async def test_many_who_ask_at_the_same_time_are_all_answered(engines: Engines) -> None:
+    link = RedisLink(engines.redis_url, loses="nothing")
+
+    answers = await asyncio.gather(*(link.ask(link.redis.ping) for _ in range(500)))
+
+    assert answers == [True] * 500
+    await link.close()
+
+
 @pytest.fixture
 async def bus(engines: Engines) -> AsyncIterator[Bus]:
     made = Bus(engines.redis_url)

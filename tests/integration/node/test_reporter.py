@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import AsyncIterator
+from itertools import pairwise
 from pathlib import Path
 from uuid import uuid4
 
@@ -17,7 +19,7 @@ from worker_node.attempt import Attempt
 from worker_node.engines import Engines
 from worker_node.host import HostEvent
 from worker_node.log_file import Spill
-from worker_node.reporter import PROGRESS_A_ROUND, PROGRESS_EVERY_S, Reporter
+from worker_node.reporter import LOG_BATCH_S, LOG_SOON_S, PROGRESS_A_ROUND, PROGRESS_EVERY_S, Reporter, lines_wait_s
 
 pytestmark = pytest.mark.anyio
 
@@ -71,3 +73,26 @@ async def test_a_few_steps_in_quick_succession_are_all_told(
     kept = await engines_of_a_node.bus.progress_after(attempt.claim.job_id, EventId(0))
 
     assert [event.data["step"] for event in kept] == [1, 2, 3, 4]
+
+
+def test_a_line_after_a_silence_waits_a_moment_and_those_that_follow_soon_for_their_batch() -> None:
+    assert lines_wait_s(math.inf) == lines_wait_s(10 * LOG_BATCH_S) == LOG_SOON_S < LOG_BATCH_S / 2
+    assert lines_wait_s(0.0) == LOG_BATCH_S
+    assert lines_wait_s(0.25 * LOG_BATCH_S) == 0.75 * LOG_BATCH_S
+
+
+async def test_lines_that_come_together_become_rows_together(
+    engines_of_a_node: Engines, attempt: Attempt, tmp_path: Path
+) -> None:
+    async with engines_of_a_node.bus.subscribe() as told:
+        await told.add(f"stoker:job:{attempt.claim.job_id}")
+        heard = aiter(told)
+        await anext(heard)
+        stored = [attempt.claim.seq]
+        async with reporter_of(engines_of_a_node, attempt, Spill(tmp_path / "log")) as reporter:
+            for count in (1, 20):
+                for number in range(count):
+                    reporter.report(HostEvent(EventKind.LOG, 0, {"message": str(number)}))
+                stored.append(((await anext(heard)).data or {})["seq"])
+
+    assert [now - before for before, now in pairwise(stored)] == [1, 20]
