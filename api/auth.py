@@ -23,7 +23,12 @@ _header = APIKeyHeader(
 )
 
 
-async def _caller(here: Here, header: Annotated[str | None, Security(_header)] = None) -> Caller:
+async def caller_of(here: Here, header: Annotated[str | None, Security(_header)] = None) -> Caller:
+    """Whose key the header holds. What it may do is not looked at.
+
+    Raises:
+        Unauthenticated, RateLimited
+    """
     scheme, _, presented = (header or "").partition(" ")
     presented = presented.strip()
     if not presented or scheme.lower() not in ("key", "bearer"):
@@ -36,12 +41,20 @@ async def _caller(here: Here, header: Annotated[str | None, Security(_header)] =
     return caller
 
 
+def allowed(caller: Caller, scope: str) -> Caller:
+    """The caller, who may do this.
+
+    Raises:
+        Forbidden: their key may not.
+    """
+    if scope not in set().union(*(IMPLIED[held] for held in caller.scopes if held in IMPLIED)):
+        raise Forbidden(f"this key does not have the scope {scope!r}")
+    return caller
+
+
 def _require(scope: str) -> Callable[[Caller], Awaitable[Caller]]:
-    async def check(caller: Annotated[Caller, Depends(_caller)]) -> Caller:
-        allowed = set().union(*(IMPLIED[held] for held in caller.scopes if held in IMPLIED))
-        if scope not in allowed:
-            raise Forbidden(f"this key does not have the scope {scope!r}")
-        return caller
+    async def check(caller: Annotated[Caller, Depends(caller_of)]) -> Caller:
+        return allowed(caller, scope)
 
     return check
 

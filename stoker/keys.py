@@ -10,9 +10,10 @@ import hashlib
 import hmac
 import secrets
 import string
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 from uuid import UUID
 
 from sqlalchemy import func, select, update
@@ -118,15 +119,19 @@ async def verify(db: AsyncEngine, presented: str) -> Caller:
     matches = hmac.compare_digest(_digest(secret), b"" if found is None else bytes(found["secret_sha256"]))
     if found is None or not matches or not found["is_valid"]:
         raise Unauthenticated("the key is not valid")
-    scopes = frozenset(found["scopes"])
+    return caller_of(found)
+
+
+def caller_of(row: Mapping[str, Any]) -> Caller:
+    """Whose key it is that ``find_key`` has found."""
     return Caller(
-        found["id"],
-        found["tenant_id"],
-        found["tenant_name"],
-        scopes,
-        found["best_priority"],
-        found["max_requests_per_s"],
-        found["max_waiting"],
+        row["id"],
+        row["tenant_id"],
+        row["tenant_name"],
+        frozenset(row["scopes"]),
+        row["best_priority"],
+        row["max_requests_per_s"],
+        row["max_waiting"],
     )
 
 

@@ -20,7 +20,7 @@ from api import storing
 from api.connections import BaseUrl, Connections, Here
 from api.fal.rest import access_url, begin_parts, name_of, type_of
 from api.fal.route import FalRoute
-from stoker import stored_files, upload_tokens, uploads
+from stoker import key_tokens, stored_files, uploads
 from stoker.errors import InvalidRequest, NotFound, PayloadTooLarge, StorageRefused, Unauthenticated
 from stoker.storage import Stored
 from stoker.uploads import Upload
@@ -61,7 +61,7 @@ async def _holder(here: Here, authorization: Annotated[str | None, Header()] = N
     scheme, _, token = (authorization or "").partition(" ")
     if scheme.lower() != "bearer":
         raise Unauthenticated("the request carries no upload token", hint="POST /rest/storage/auth/token gives one.")
-    return await upload_tokens.verify(here.db, token.strip())
+    return (await key_tokens.verify_for_uploads(here.db, token.strip())).tenant_id
 
 
 Holder = Annotated[UUID, Depends(_holder)]

@@ -83,8 +83,8 @@ def of_job(error: Mapping[str, Any] | None) -> FalError:
         return of_places([{"loc": ["body"], "msg": message, "type": code}])
     status, error_type = ENDS.get(code, (500, "internal_error"))
     headers = {ERROR_TYPE: error_type}
-    if code == "start_timeout":
-        headers[TIMEOUT_TYPE] = "user"  # their clients would ask again for what cannot change any more
+    if status == 504:
+        headers[TIMEOUT_TYPE] = "user"  # their clients would ask again, or run it again, for what stays as it is
     return FalError(status, {"detail": message, "error_type": error_type}, headers)
 
 

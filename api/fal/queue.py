@@ -20,8 +20,10 @@ from api.auth import Reader, Submitter
 from api.connections import BaseUrl, Connections, Here
 from api.fal import errors
 from api.fal.accept import IdempotencyKey, MostWaiting, Webhook, accept
+from api.fal.query_input import QueryInput
 from api.fal.route import REQUEST_ID, AppName, FalRoute, JobId, as_response
 from api.fal.statuses import COMPLETED, IN_PROGRESS, IN_QUEUE, WORD, links, status_json
+from api.fal.tokens import Follower
 from api.fal.wishes import Wished
 from api.following import follow
 from api.job_json import with_links
@@ -93,7 +95,7 @@ async def status(
 
 @router.get("/{owner}/{alias}/requests/{request_id}/status/stream")
 async def stream_status(
-    app: AppName, job_id: JobId, caller: Reader, here: Here, base_url: BaseUrl, logs: Logs = False
+    app: AppName, job_id: JobId, caller: Follower, here: Here, base_url: BaseUrl, logs: Logs = False
 ) -> Response:
     """The status each time that it changes, with the new lines of the log, until the request is completed."""
     await _find(here, app, job_id, caller.tenant_id)
@@ -121,6 +123,38 @@ async def cancel(app: AppName, job_id: JobId, caller: Submitter, here: Here) -> 
         return JSONResponse({"status": "ALREADY_COMPLETED"}, 400, headers)
     here.metrics.counts.ended(app, cancelled.state)
     return JSONResponse({"status": "CANCELLATION_REQUESTED"}, 202, headers)
+
+
+# After the routes of requests: a path that is none of theirs is an endpoint.
+@router.get("/{owner}/{alias}")
+@router.get("/{owner}/{alias}/{path:path}")
+async def submit_by_query(
+    request: Request,
+    app: AppName,
+    caller: Submitter,
+    here: Here,
+    base_url: BaseUrl,
+    wishes: Wished,
+    value: QueryInput,
+    path: str = "",
+    fal_webhook: Webhook = None,
+    fal_max_queue_length: MostWaiting = None,
+    idempotency_key: IdempotencyKey = None,
+) -> Response:
+    """Accept a request whose input is its query."""
+    return await submit(
+        request,
+        app,
+        caller,
+        here,
+        base_url,
+        wishes,
+        value,
+        path,
+        fal_webhook,
+        fal_max_queue_length,
+        idempotency_key,
+    )
 
 
 async def answer_of(here: Connections, job_id: UUID, tenant_id: UUID, base_url: str) -> Response:

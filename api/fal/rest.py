@@ -19,7 +19,7 @@ from api.auth import Submitter
 from api.bodies import MEDIA_TYPE
 from api.connections import BaseUrl, Connections, Here
 from api.fal.route import FalRoute
-from stoker import stored_files, upload_tokens, uploads
+from stoker import key_tokens, stored_files, uploads
 from stoker.uploads import Upload
 
 DEFAULT_TYPE = "application/octet-stream"
@@ -37,7 +37,7 @@ class NewFile(BaseModel):
 @router.post("/auth/token")
 async def token(caller: Submitter, here: Here, base_url: BaseUrl) -> JSONResponse:
     """A token with which files are uploaded for an hour."""
-    issued = await upload_tokens.issue(here.db, caller)
+    issued = await key_tokens.issue_for_uploads(here.db, caller)
     return JSONResponse(
         {
             "token": issued.token,

@@ -16,8 +16,11 @@ from api.bodies import JsonRoute
 from api.fal import errors
 from api.fal.errors import FalError
 from stoker.errors import NotFound, StokerError, UnknownApp
+from stoker.manifest import Manifest
 
 REQUEST_ID = "x-fal-request-id"
+STREAM = "stream"
+"""The end of a path whose results are streamed."""
 SHOWN = ["X-Fal-Request-Id", "X-Fal-Error-Type", "X-Fal-Request-Timeout-Type", "X-Stoker-Ignored", "ETag"]
 """What a page of another origin may read."""
 NAME = re.compile(r"[A-Za-z0-9_.-]{1,100}")
@@ -45,6 +48,13 @@ class FalRoute(JsonRoute):
 def as_response(error: FalError) -> JSONResponse:
     """``error``, sent."""
     return JSONResponse(error.body, error.status, error.headers)
+
+
+def streamed(manifest: Manifest, path: str) -> str:
+    """The endpoint whose results are to be streamed: the one of that path, else the one before its end."""
+    before, _, end = path.rpartition("/")
+    has_own = f"/{path}" in {endpoint.path for endpoint in manifest.endpoints}
+    return before if end == STREAM and not has_own else path
 
 
 async def _app(owner: str, alias: str) -> str:

@@ -18,11 +18,12 @@ from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
 
 from api import cancels
-from api.auth import Submitter
 from api.connections import BaseUrl, Connections, Here
 from api.fal.accept import accept
+from api.fal.query_input import QueryInput
 from api.fal.queue import answer_of
-from api.fal.route import REQUEST_ID, AppName, FalRoute
+from api.fal.route import REQUEST_ID, STREAM, AppName, FalRoute, streamed
+from api.fal.tokens import Runner
 from api.fal.wishes import Wished
 from api.following import ended, follow
 from api.routes.events import STREAM_HEADERS, EventStream
@@ -33,9 +34,9 @@ from stoker import log
 from stoker.errors import Conflict, StokerError, Unavailable
 from stoker.events import Event
 from stoker.keys import Caller
-from stoker.manifest import Manifest
 
-STREAM = "stream"
+METHODS = ["POST", "PUT", "PATCH", "DELETE"]
+"""Their JavaScript client sends whichever it is told to; an endpoint here has none."""
 
 router = APIRouter(prefix="/run", route_class=FalRoute, include_in_schema=False)
 logger = log.get(__name__)
@@ -44,12 +45,12 @@ Input = Annotated[dict[str, Any] | None, Body()]
 T = TypeVar("T")
 
 
-@router.post("/{owner}/{alias}")
-@router.post("/{owner}/{alias}/{path:path}")
+@router.api_route("/{owner}/{alias}", methods=METHODS)
+@router.api_route("/{owner}/{alias}/{path:path}", methods=METHODS)
 async def run(
     request: Request,
     app: AppName,
-    caller: Submitter,
+    caller: Runner,
     here: Here,
     base_url: BaseUrl,
     wishes: Wished,
@@ -79,10 +80,20 @@ async def run(
     return answer
 
 
-def streamed(manifest: Manifest, path: str) -> str:
-    """The endpoint whose results are to be streamed."""
-    own = {endpoint.path for endpoint in manifest.endpoints}
-    return path if f"/{path}" in own else path.removesuffix(STREAM).strip("/")
+@router.get("/{owner}/{alias}")
+@router.get("/{owner}/{alias}/{path:path}")
+async def run_by_query(
+    request: Request,
+    app: AppName,
+    caller: Runner,
+    here: Here,
+    base_url: BaseUrl,
+    wishes: Wished,
+    value: QueryInput,
+    path: str = "",
+) -> Response:
+    """Run a job whose input is the query."""
+    return await run(request, app, caller, here, base_url, wishes, value, path)
 
 
 class Waiting:

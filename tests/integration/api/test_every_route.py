@@ -5,6 +5,7 @@ A route that nobody has placed in one of the tables below fails the walk: its wr
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +16,7 @@ import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from api.app import create_app
+from api.fal import run
 from stoker.local.engines import Engines
 from stoker.storage import Storage
 from tests.support.acting_node import ActingNode
@@ -30,6 +32,7 @@ OPEN = {
     ("GET", "/openapi.json"),
     ("HEAD", "/openapi.json"),
     ("GET", "/.well-known/jwks.json"),
+    ("GET", "/rest/.well-known/jwks.json"),
     # Whoever knows the token or the upload's id may.
     ("GET", "/outputs/{token}/{name}"),
     ("HEAD", "/outputs/{token}/{name}"),
@@ -50,10 +53,8 @@ OF_ALL = {
     ("POST", "/v1/queues/{owner}/{alias}/resume"),
     ("POST", "/v1/tenants/{name}"),
     ("POST", "/v1/nodes/{node_id}/drain"),
-    ("POST", "/queue/{owner}/{alias}"),
-    ("POST", "/queue/{owner}/{alias}/{path:path}"),
-    ("POST", "/run/{owner}/{alias}"),
-    ("POST", "/run/{owner}/{alias}/{path:path}"),
+    *((method, "/queue/{owner}/{alias}" + path) for method in ("GET", "POST") for path in ("", "/{path:path}")),
+    *((method, "/run/{owner}/{alias}" + path) for method in ("GET", *run.METHODS) for path in ("", "/{path:path}")),
 }
 """Apps and nodes are the installation's, their queues and the tenants' limits its admins'."""
 BY_UPLOAD_TOKEN = "/cdn/files/"
@@ -83,13 +84,13 @@ def routes(engines: Engines, database_url: str) -> list[tuple[str, str]]:
 
 def filled(path: str, ids: dict[str, str]) -> str:
     for name, value in ids.items():
-        path = path.replace(f"{{{name}}}", value).replace(f"{{{name}:path}}", value)
+        path = re.sub(rf"{{{name}(:\w+)?}}", value, path)
     assert "{" not in path, f"nobody has said what stands for a part of {path}"
     return path
 
 
 def names(path: str) -> set[str]:
-    return {part.strip("{}") for part in path.split("/") if part.startswith("{")}
+    return {part.strip("{}").partition(":")[0] for part in path.split("/") if part.startswith("{")}
 
 
 async def upload_token(http: httpx2.AsyncClient) -> dict[str, str]:

@@ -10,9 +10,9 @@ from pydantic import BaseModel
 from starlette.datastructures import Headers
 
 from api.edge import SECRET_PART
-from api.fal import errors, own_links, wishes
+from api.fal import errors, own_links, query_input, wishes
 from api.fal.proxy import target_of
-from api.fal.run import streamed
+from api.fal.route import streamed
 from api.fal.statuses import WORD, log_json, status_json
 from stoker import File
 from stoker.errors import Conflict, ExecutionError, InvalidInput, LeaseLost, StokerError
@@ -178,4 +178,41 @@ def test_the_proxy_knows_no_other_host(url: str):
 def test_a_stream_is_of_the_endpoint_that_its_path_names_or_of_the_one_before():
     app = manifest("acme/app")  # has / and /train
 
-    assert [streamed(app, path) for path in ("stream", "train/stream")] == ["", "train"]
+    paths = ("stream", "train/stream", "train", "upstream", "")
+    assert [streamed(app, path) for path in paths] == ["", "train", "train", "upstream", ""]
+
+
+def test_a_query_is_read_as_the_schema_would_have_it():
+    class Size(BaseModel):
+        width: int
+
+    class Wanted(BaseModel):
+        prompt: str
+        steps: int = 1
+        scale: float | None = None
+        is_tiled: bool = False
+        seeds: list[int] = []
+        size: Size | None = None
+        note: str | int = ""
+
+    given = {
+        "prompt": "17",
+        "steps": "4",
+        "scale": "0.5",
+        "is_tiled": "true",
+        "seeds": "[1, 2]",
+        "size": '{"width": 8}',
+        "note": "3",
+        "fal_webhook": "https://example.com/",
+    }
+    schema = Wanted.model_json_schema()
+
+    read = query_input.read(given.items(), schema)
+
+    assert Wanted.model_validate(read, strict=True).model_dump() == {
+        **{"prompt": "17", "steps": 4, "scale": 0.5, "is_tiled": True, "seeds": [1, 2]},
+        **{"size": {"width": 8}, "note": "3"},
+    }
+    # What is of no type that is wanted stays as it came, for the check of the input to name.
+    wrong = {"steps": "many", "is_tiled": "1", "scale": "null", "unknown": "1"}
+    assert query_input.read(wrong.items(), schema) == {**wrong, "scale": None}

@@ -12,7 +12,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from stoker import job_status, jobs
-from stoker.errors import AppError, StartTimeout, StokerError, WorkerCrashed
+from stoker.errors import AppError, RunTimeout, StartTimeout, StokerError, WorkerCrashed
 from stoker.job_status import JobStatus
 from stoker.jobs import ErrorReport, Failed, Usage
 from tests.support.acting_node import ActingNode
@@ -108,6 +108,7 @@ async def test_a_request_goes_from_the_queue_to_its_result(
         (AppError("no such style"), 500, "runner_server_error", None),
         (WorkerCrashed("rank 1 died"), 503, "runner_disconnected", None),
         (StartTimeout("nobody came"), 504, "request_timeout", "user"),
+        (RunTimeout("too long"), 504, "request_timeout", "user"),
     ],
 )
 async def test_a_failed_request_is_completed_and_its_result_has_the_errors_code(

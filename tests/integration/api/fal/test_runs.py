@@ -24,11 +24,11 @@ from tests.support.tenants import Tenant, make_client
 pytestmark = pytest.mark.anyio
 
 
-async def claimed(node: ActingNode, db: AsyncEngine, tenant: Tenant) -> Claim:
-    """The claim of the only job, as soon as it is stored."""
+async def claimed(node: ActingNode, db: AsyncEngine, tenant: Tenant, jobs: int = 1) -> Claim:
+    """The claim of the next job, as soon as there are so many."""
 
     async def look() -> bool | None:
-        return bool((await job_queries.list_jobs(db, tenant.id)).jobs) or None
+        return len((await job_queries.list_jobs(db, tenant.id)).jobs) == jobs or None
 
     await eventually(look, lambda: "a job")
     return await node.claim()

@@ -127,7 +127,7 @@ async def test_a_token_is_void_with_its_key_and_after_its_time(
     async with tenant.http:
         of_revoked = await token_of(tenant.http)
     await keys.revoke(db, tenant.key.partition(":")[0])
-    monkeypatch.setattr("stoker.upload_tokens.VALID_S", -1)
+    monkeypatch.setattr("stoker.key_tokens.VALID_S", -1)
     of_past = await token_of(http)
 
     async with httpx2.AsyncClient(base_url=api.url) as anybody:
