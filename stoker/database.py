@@ -18,6 +18,7 @@ from sqlalchemy import exc as sa_exc
 from sqlalchemy.engine import make_url
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
+from stoker import stored_json
 from stoker.errors import ConfigurationError
 from stoker.spare_connections import Connection as Connection
 from stoker.spare_connections import SpareConnections, is_disturbed
@@ -86,6 +87,7 @@ def make_engine(database_url: str, *, application_name: str, pool_size: int = 5)
         pool_size=pool_size,
         max_overflow=5,
         pool_timeout=10,
+        json_deserializer=stored_json.loaded,
         hide_parameters=True,  # callers' inputs and results would stand in the log with every error
         connect_args={**arguments, "options": _options(SESSION)},
     )

@@ -14,7 +14,10 @@ from typing import Any
 
 import psycopg
 from psycopg.pq import PipelineStatus, TransactionStatus
+from psycopg.types.json import set_json_loads
 from sqlalchemy import exc as sa_exc
+
+from stoker import stored_json
 
 Connection = psycopg.AsyncConnection[tuple[Any, ...]]
 
@@ -40,7 +43,7 @@ class SpareConnections:
         await self._wait()
         try:
             # The one used last, so that few of them are used, and those have all their statements prepared.
-            connection = self._take() or await psycopg.AsyncConnection.connect(self._dsn, autocommit=True)
+            connection = self._take() or await self._open()
             try:
                 yield connection
             finally:
@@ -66,6 +69,11 @@ class SpareConnections:
                 await self._free.acquire()
         except TimeoutError as error:
             raise sa_exc.TimeoutError(f"none of {self._limit} connections became free within {WAIT_S:g} s") from error
+
+    async def _open(self) -> Connection:
+        connection = await psycopg.AsyncConnection.connect(self._dsn, autocommit=True)
+        set_json_loads(stored_json.loaded, connection)
+        return connection
 
     def _take(self) -> Connection | None:
         while self._idle:

@@ -1,5 +1,5 @@
-"""JSON as Postgres takes it and callers can be shown it: no NUL in a text, no half of a surrogate pair, no NaN, not
-nested too deeply.
+"""JSON as Postgres takes it and callers can be shown it: no NUL in a text, no half of a surrogate pair, no NaN, no
+number beyond what others read, not nested too deeply.
 
 What a caller sends is refused if it holds such; what an app has made is stored with them replaced, for a job must not
 fail because of a stray byte in a log line. ``stoker.jobs`` calls it.
@@ -12,6 +12,7 @@ import math
 import re
 from typing import Any
 
+import orjson
 from psycopg.types.json import Jsonb
 
 from stoker.depth import MAX_DEPTH, is_too_deep
@@ -20,6 +21,10 @@ from stoker.errors import InvalidRequest
 _NUL = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")
 _WRAPPED = 20
 """What a caller may send stands inside some levels of ours by the time it is stored."""
+_LONG = 19
+"""So many digits may be more than 64 bits hold."""
+_MOST_BITS = 1023
+"""Of a whole number that a float can come near to."""
 _REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 
 
@@ -50,6 +55,23 @@ def as_possible(value: Any) -> Jsonb:
     return Jsonb(text, dumps=str)
 
 
+def loaded(text: str | bytes) -> Any:
+    """What Postgres holds: a whole number beyond 64 bits as a float, beyond that null, since others read no more.
+
+    A caller's 1e25 becomes such a number in Postgres, whose numbers have as many digits as one likes.
+    """
+    try:
+        return orjson.loads(text)
+    except orjson.JSONDecodeError:  # a number is beyond what a float holds
+        return json.loads(text, parse_int=_number, parse_float=_number)
+
+
+def _number(text: str) -> int | float | None:
+    if len(text) < _LONG and text.lstrip("-").isdigit():
+        return int(text)
+    return value if math.isfinite(value := float(text)) else None
+
+
 def _text(value: Any) -> str | None:
     try:
         text = json.dumps(value, ensure_ascii=False, allow_nan=False)
@@ -64,6 +86,8 @@ def _cleaned(value: Any, levels: int) -> Any:
         return value.replace("\0", _REPLACEMENT).encode("utf-8", "replace").decode()
     if isinstance(value, float):
         return value if math.isfinite(value) else None
+    if isinstance(value, int) and value.bit_length() > _MOST_BITS:
+        return None
     if isinstance(value, dict | list | tuple) and levels == 0:
         return _REPLACEMENT
     if isinstance(value, dict):

@@ -4,20 +4,14 @@ from __future__ import annotations
 
 import json
 
+import orjson
 import pytest
 from hypothesis import given
-from hypothesis import strategies as st
 
 from stoker.depth import MAX_DEPTH, is_too_deep
 from stoker.errors import InvalidRequest
-from stoker.stored_json import as_given, as_possible
-
-texts = st.text(st.characters(codec=None, exclude_categories=()))
-values = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | texts,
-    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(texts, inner, max_size=4),
-    max_leaves=12,
-)
+from stoker.stored_json import as_given, as_possible, loaded
+from tests.support.json_values import values
 
 
 @given(values)
@@ -36,6 +30,36 @@ def test_what_is_accepted_from_a_caller_is_stored_unchanged(value: object) -> No
         assert as_possible(value).obj != json.dumps(value, ensure_ascii=False)
     else:
         assert json.loads(text) == json.loads(json.dumps(value))
+
+
+@given(values)
+def test_what_is_stored_can_be_shown_to_callers(value: object) -> None:
+    shown = loaded(as_possible(value).obj)
+
+    assert orjson.loads(orjson.dumps(shown)) == shown
+
+
+@pytest.mark.parametrize(
+    ("stored", "read"),
+    [
+        ("18446744073709551615", 2**64 - 1),
+        ("18446744073709551616", 2.0**64),
+        ("10000000000000000000000000", 1e25),
+        ("-10000000000000000000000000", -1e25),
+        ("1" + 400 * "0", None),
+        ("1" + 400 * "0" + ".5", None),
+        ("[1" + 400 * "0" + ", 12, 0.5, -3]", [None, 12, 0.5, -3]),
+    ],
+)
+def test_a_number_that_others_cannot_read_is_read_as_a_float_or_as_nothing(stored: str, read: object) -> None:
+    assert repr(loaded(stored)) == repr(read)
+
+
+@pytest.mark.parametrize("digits", [300, 400, 5000])
+def test_a_number_of_any_length_does_not_keep_a_job_from_ending(digits: int) -> None:
+    shown = loaded(as_possible({"seeds": [-(10**digits), "ten"]}).obj)
+
+    assert shown == {"seeds": [-1e300 if digits == 300 else None, "ten"]}
 
 
 @pytest.mark.parametrize("good", [r"\u0000", r"\\u0000", "\\", "😀", "a\tb"])
