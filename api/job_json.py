@@ -12,7 +12,7 @@ from typing import Any
 
 from stoker.events import Event, EventKind
 from stoker.families import ChildView
-from stoker.job_queries import AttemptView, JobSummary, JobView, OutputView
+from stoker.job_views import AttemptView, JobSummary, JobView, OutputView
 
 OUTPUTS = "/outputs/"
 STABLE_LINK = re.compile(r"/outputs/[\w-]{32}/")

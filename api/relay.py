@@ -14,7 +14,7 @@ from uuid import UUID
 from api.told import Told
 from stoker.bus import KEEP_PROGRESS
 from stoker.events import Event, EventId
-from stoker.job_queries import JobView
+from stoker.job_views import JobView
 
 KEEP = 64
 """So many events wait for a stream before it falls behind."""

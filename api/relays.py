@@ -21,7 +21,7 @@ from stoker import job_queries, log
 from stoker.bus import Bus
 from stoker.database import is_passing
 from stoker.events import Event
-from stoker.job_queries import JobView
+from stoker.job_views import JobView
 
 MOST, ROWS = 64, 50
 """So many jobs, and rows of each, are read by one statement."""

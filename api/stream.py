@@ -20,7 +20,7 @@ from api.told import Told, has_result
 from stoker import job_queries, log
 from stoker.database import is_passing
 from stoker.events import Event, EventId
-from stoker.job_queries import JobView
+from stoker.job_views import JobView
 
 PAGE = 500
 RETRY_MS = 1000

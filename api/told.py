@@ -10,7 +10,7 @@ import orjson
 
 from api.job_json import event_data
 from stoker.events import Event, EventKind
-from stoker.job_queries import JobView
+from stoker.job_views import JobView
 from stoker.states import JobState
 
 

@@ -8,18 +8,34 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
-from urllib.parse import quote
 from uuid import UUID
 
-from sqlalchemy import Row, case, func, literal, select, tuple_
+from sqlalchemy import (
+    Column,
+    ColumnElement,
+    ScalarSelect,
+    Table,
+    bindparam,
+    case,
+    exists,
+    func,
+    literal,
+    literal_column,
+    or_,
+    select,
+    tuple_,
+)
+from sqlalchemy.dialects.postgresql import aggregate_order_by
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from stoker import families, sql
+from stoker.compiled import Compiled
 from stoker.database import reading
 from stoker.errors import InvalidRequest, NotFound, OutputsRemoved
 from stoker.events import Event, EventId, EventKind
-from stoker.families import ALONE, Family
+from stoker.families import ALONE
 from stoker.job_values import COUNTED, NewJob, Submitted
+from stoker.job_views import AttemptView, JobSummary, JobView, attempt_of, output_of, shown
 from stoker.states import JobState
 from stoker.tables import (
     app_versions,
@@ -34,86 +50,6 @@ from stoker.tables import (
 from stoker.tables.columns import LANE
 
 CURSOR = re.compile("^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$", re.ASCII)
-
-
-@dataclass(frozen=True)
-class AttemptView:
-    """One try. ``outcome`` is None while it runs, else succeeded, failed, cancelled, lease_lost or released."""
-
-    attempt: int
-    node_id: str
-    outcome: str | None
-    error: dict[str, str] | None
-    claimed_at: datetime
-    ended_at: datetime | None
-    gpu_seconds: float
-    warm: bool | None
-    phases: dict[str, float]
-    peak_memory_bytes: int | None
-    log_file: dict[str, Any] | None
-    """The part of its log that is in no row; the link is relative."""
-
-
-@dataclass(frozen=True)
-class OutputView:
-    """An output as callers see it. ``link`` is ``/outputs/{token}/{name}``, relative."""
-
-    id: UUID
-    attempt: int
-    name: str
-    pointer: str
-    content_type: str
-    size_bytes: int
-    sha256: str
-    link: str
-    metadata: dict[str, Any]
-
-
-@dataclass(frozen=True, kw_only=True)
-class JobSummary:
-    """A job as a list shows it: without what may be large. ``served``: a live node serves its version now."""
-
-    id: UUID
-    tenant_id: UUID
-    app: str
-    endpoint: str
-    kind: str
-    version: str
-    state: JobState
-    priority: int
-    attempt: int
-    max_attempts: int
-    attempts: tuple[AttemptView, ...]
-    error: dict[str, str] | None
-    progress: dict[str, Any] | None
-    webhook_url: str | None
-    created_at: datetime
-    available_at: datetime
-    started_at: datetime | None
-    finished_at: datetime | None
-    cancel_requested_at: datetime | None
-    tags: tuple[str, ...]
-    retried_from: UUID | None
-    parent_id: UUID | None
-    queue_position: int | None
-    gpu_seconds: float
-    last_seq: int
-    served: bool
-    store_io: bool
-    no_retry: bool
-    outputs_expire_at: datetime | None
-    outputs_removed_at: datetime | None
-    payload_removed_at: datetime | None
-
-
-@dataclass(frozen=True, kw_only=True)
-class JobView(JobSummary):
-    """All that a caller may know of a job; a summary's ``queue_position`` is None, a removed ``input``, too."""
-
-    input: dict[str, Any] | None
-    result: dict[str, Any] | None
-    outputs: tuple[OutputView, ...]
-    family: Family = ALONE
 
 
 @dataclass(frozen=True)
@@ -190,34 +126,49 @@ _POSITION = case(
     (jobs.c.state == "queued", select(func.count()).select_from(_BEFORE_IT).scalar_subquery()),
 ).label("queue_position")
 _top = jobs.alias("top")
-# Those columns of a row that a summary shows as they are.
-_AS_THEY_ARE = (
-    *("id", "tenant_id", "app", "endpoint", "kind", "version", "priority", "attempt", "max_attempts"),
-    *("error", "progress", "webhook_url", "created_at", "available_at", "started_at", "finished_at"),
-    *("cancel_requested_at", "retried_from", "parent_id", "last_seq", "served"),
-    *("store_io", "no_retry", "outputs_expire_at", "outputs_removed_at", "payload_removed_at"),
+
+
+def _as_json(table: Table, order: Column[Any], *which: ColumnElement[bool]) -> ScalarSelect[Any]:
+    rows = func.jsonb_agg(aggregate_order_by(func.to_jsonb(literal_column(table.name)), order))
+    return select(rows).select_from(table).where(*which).correlate(jobs).scalar_subquery()
+
+
+_VIEW = Compiled(
+    _SUMMARY.add_columns(
+        jobs.c.input,
+        jobs.c.result,
+        _POSITION,
+        _as_json(job_attempts, job_attempts.c.attempt, job_attempts.c.job_id == jobs.c.id).label("attempt_rows"),
+        _as_json(job_outputs, job_outputs.c.position, job_outputs.c.job_id == jobs.c.id).label("output_rows"),
+        exists().where(job_children.c.parent_id == jobs.c.id).correlate(jobs).label("is_parent"),
+    ).where(
+        jobs.c.id == bindparam("job_id"),
+        or_(bindparam("tenant_id", type_=jobs.c.tenant_id.type).is_(None), jobs.c.tenant_id == bindparam("tenant_id")),
+    )
 )
 
 
 async def get(db: AsyncEngine, job_id: UUID, tenant_id: UUID | None) -> JobView:
-    """One job; of any tenant if ``tenant_id`` is None.
+    """One job; of any tenant if ``tenant_id`` is None. One statement, but for a job that has a family.
 
     Raises:
         NotFound: there is none with this id, or it is another tenant's.
     """
-    chosen = _SUMMARY.add_columns(jobs.c.input, jobs.c.result, _POSITION).where(jobs.c.id == job_id)
-    if tenant_id is not None:
-        chosen = chosen.where(jobs.c.tenant_id == tenant_id)
-    of_job = select(job_outputs).where(job_outputs.c.job_id == job_id).order_by(job_outputs.c.position)
-    async with reading(db) as tx:
-        row = (await tx.execute(chosen)).one_or_none()
-        if row is None:
-            raise NotFound(f"there is no job {job_id}")
-        attempts = await _attempts(tx, [job_id])
-        outputs = tuple(_output(output) for output in await tx.execute(of_job))
-        family = await families.of(tx, job_id, is_child=row.parent_id is not None)
-    shown = _shown(row, attempts[job_id]) | {"queue_position": row.queue_position}
-    return JobView(**shown, input=row.input, result=row.result, outputs=outputs, family=family)
+    found = await _VIEW.ask(db, job_id=job_id, tenant_id=tenant_id)
+    if not found:
+        raise NotFound(f"there is no job {job_id}")
+    [row] = found
+    family = ALONE
+    if row["is_parent"] or row["parent_id"] is not None:
+        async with reading(db) as tx:
+            family = await families.of(tx, job_id, is_child=row["parent_id"] is not None)
+    return JobView(
+        **shown(row, map(attempt_of, row["attempt_rows"] or ())) | {"queue_position": row["queue_position"]},
+        input=row["input"],
+        result=row["result"],
+        outputs=tuple(map(output_of, row["output_rows"] or ())),
+        family=family,
+    )
 
 
 async def find_replay(db: AsyncEngine, tenant_id: UUID, idempotency_key: str, request_hash: bytes) -> Submitted | None:
@@ -306,11 +257,11 @@ async def list_jobs(
             raise InvalidRequest(f"{cursor[:80]!r} is not a cursor", hint="Send back next_cursor as it came.")
         chosen = chosen.where(jobs.c.id < UUID(cursor))
     async with reading(db) as tx:
-        found = (await tx.execute(chosen)).all()
-        shown = found[:limit]
-        attempts = await _attempts(tx, [row.id for row in shown])
-    cursor = str(shown[-1].id) if len(found) > limit else None
-    return Page(tuple(JobSummary(**_shown(row, attempts[row.id])) for row in shown), cursor)
+        found = (await tx.execute(chosen)).mappings().all()
+        page = found[:limit]
+        attempts = await _attempts(tx, [row["id"] for row in page])
+    cursor = str(page[-1]["id"]) if len(found) > limit else None
+    return Page(tuple(JobSummary(**shown(dict(row), attempts[row["id"]])) for row in page), cursor)
 
 
 async def events_after(db: AsyncEngine, job_id: UUID, seq: int, limit: int = 500) -> list[Event]:
@@ -365,47 +316,6 @@ async def output_by_token(db: AsyncEngine, token: str) -> OutputRow:
 async def _attempts(tx: AsyncConnection, job_ids: list[UUID]) -> Mapping[UUID, tuple[AttemptView, ...]]:
     of_jobs = select(job_attempts).where(job_attempts.c.job_id.in_(job_ids)).order_by(job_attempts.c.attempt)
     found: dict[UUID, tuple[AttemptView, ...]] = defaultdict(tuple)
-    for row in await tx.execute(of_jobs):
-        found[row.job_id] += (_attempt(row),)
+    for row in (await tx.execute(of_jobs)).mappings():
+        found[row["job_id"]] += (attempt_of(dict(row)),)
     return found
-
-
-def _shown(row: Row[*tuple[Any, ...]], attempts: tuple[AttemptView, ...]) -> dict[str, Any]:
-    """The fields of a summary."""
-    return {name: getattr(row, name) for name in _AS_THEY_ARE} | {
-        "state": JobState(row.state),
-        "attempts": attempts,
-        "tags": tuple(row.tags),
-        "queue_position": None,
-        "gpu_seconds": sum(attempt.gpu_seconds for attempt in attempts),
-    }
-
-
-def _attempt(row: Row[*tuple[Any, ...]]) -> AttemptView:
-    return AttemptView(
-        attempt=row.attempt,
-        node_id=row.node_id,
-        outcome=row.outcome,
-        error=row.error,
-        claimed_at=row.claimed_at,
-        ended_at=row.ended_at,
-        gpu_seconds=row.gpu_seconds,
-        warm=row.warm,
-        phases=row.phases,
-        peak_memory_bytes=row.peak_memory_bytes,
-        log_file=row.log_file,
-    )
-
-
-def _output(row: Row[*tuple[Any, ...]]) -> OutputView:
-    return OutputView(
-        id=row.id,
-        attempt=row.attempt,
-        name=row.name,
-        pointer=row.pointer,
-        content_type=row.content_type,
-        size_bytes=row.size_bytes,
-        sha256=row.sha256,
-        link=f"/outputs/{row.token}/{quote(row.name)}",
-        metadata=row.metadata,
-    )

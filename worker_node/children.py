@@ -29,7 +29,7 @@ from stoker.errors import (
     QueueFull,
     UnknownApp,
 )
-from stoker.job_queries import JobView
+from stoker.job_views import JobView
 from stoker.states import JobState
 from stoker.stored_json import as_given
 from stoker.validation import validate

@@ -13,12 +13,12 @@ import orjson
 
 from api.fal.errors import of_job
 from api.job_json import absolute, with_links
-from stoker.job_queries import JobView
+from stoker.job_views import JobView
 from stoker.states import JobState
 
 
 def webhook_body(job: JobView, base_url: str) -> bytes:
-    """What is sent of a final job. The same bytes at every try, as long as its outputs' links stay."""
+    """What is sent of a final job. The same bytes at every try, as long as its result is kept."""
     is_ok = job.state is JobState.SUCCEEDED
     refused = of_job(job.error)  # what fal's clients are answered in place of the result
     body: dict[str, Any] = {
@@ -40,6 +40,8 @@ def webhook_body(job: JobView, base_url: str) -> bytes:
             "outputs": [{"name": output.name, "url": absolute(output.link, base_url)} for output in job.outputs],
         },
     }
+    if is_ok and job.payload_removed_at is not None:
+        body["payload_error"] = "the result was removed before it could be sent"
     return orjson.dumps(body)
 
 

@@ -17,7 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from stoker import apps, job_queries, jobs, keys
 from stoker.database import make_engine
-from stoker.job_queries import JobView
+from stoker.job_views import JobView
 from stoker.local.engines import Engines
 from stoker.local.part import Part, wait_ready
 from stoker.local.process import Process

@@ -14,7 +14,7 @@ import pytest
 
 from stoker import job_logs, job_queries, jobs
 from stoker.events import EventKind
-from stoker.job_queries import JobView
+from stoker.job_views import JobView
 from stoker.jobs import ErrorReport, Failed, Usage
 from stoker.local.engines import Engines as LocalEngines
 from stoker.states import JobState

@@ -12,7 +12,7 @@ from api.job_json import event_data, with_links
 from api.told import encode, is_last
 from stoker.apps import AppRow
 from stoker.events import Event, EventId, EventKind
-from stoker.job_queries import OutputView
+from stoker.job_views import OutputView
 from stoker.manifest import EndpointManifest
 from stoker.storage import disposition
 
