@@ -22,6 +22,8 @@ MAX_SECONDS = 30 * 24 * 3600
 THREAD_BYTES = 64_000
 """Larger bodies are read and checked in a thread: other requests would wait for them."""
 MEDIA_TYPE = r"[A-Za-z0-9.+-]{1,60}/[A-Za-z0-9.+-]{1,60}"
+FILE_NAME = r"^([^\x00-\x1f\x7f/\\]*[^\x00-\x1f\x7f/\\.][^\x00-\x1f\x7f/\\]*|\.{3,})$"
+"""A file's own name: no folder's, not the one above, and nothing that ends a line."""
 NUL_ESCAPE = b"\\u0000"
 NO_CAP = 2**31 - 1
 
@@ -112,7 +114,7 @@ class NewJobBody(Body):
 class NewUploadBody(Body):
     """A file that the caller will PUT to the object store."""
 
-    file_name: Annotated[str, Field(min_length=1, max_length=200)]
+    file_name: Annotated[str, Field(min_length=1, max_length=200, pattern=FILE_NAME)]
     content_type: Annotated[str, Field(max_length=121, pattern=f"^{MEDIA_TYPE}$"), AfterValidator(str.lower)]
     size_bytes: Annotated[int, Field(ge=0)]
 

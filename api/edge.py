@@ -15,21 +15,19 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from api import shown
+from api.fal.errors import PATHS
 from api.metrics import Metrics
-from api.problems import problem
+from api.problems import refusal
 from stoker import log
 from stoker.database import is_passing
 from stoker.errors import StokerError, Unavailable
 
 REQUEST_ID = re.compile(r"[A-Za-z0-9_.-]{1,64}")
-FAL = ("/queue/", "/run/", "/rest/", "/cdn/", "/api/fal/")
-"""Where fal's clients call. They take an error without the id of a request for a broken proxy's, and try again."""
+JOB_ID = re.compile(r"[0-9A-Fa-f-]{32,36}")
+"""Anything else in its place may be a key that somebody took for one."""
 GONE = 499
 """How the log and the metrics name a request whose client left before the answer."""
-SECRET_PART = re.compile(
-    r"(?<=/outputs/)[^/]+|(?<=/cdn/files/file_)[^/]+|(?<=/uploads/)[0-9a-f-]{36}|(?<=/multipart/)[0-9a-f-]{36}"
-)
-"""Who knows it may read the output or the file, or send the upload's bytes: no line of a log may hold it."""
 QUIET = frozenset({"/healthz", "/readyz", "/metrics"})
 
 logger = log.get(__name__)
@@ -56,7 +54,7 @@ class Edge:
                 status = message["status"]
                 headers = MutableHeaders(raw=message["headers"])
                 headers["x-request-id"] = request_id
-                if scope["path"].startswith(FAL):
+                if scope["path"].startswith(PATHS):
                     headers.setdefault("x-fal-request-id", request_id)
                 headers.setdefault("x-content-type-options", "nosniff")
                 headers.setdefault("cache-control", "no-store")
@@ -71,26 +69,31 @@ class Edge:
             except Exception as error:
                 # The one place where any exception may end: a caller always gets an answer with the request's id.
                 if status:
-                    logger.exception("response_broken", path=_path(scope), **_names(scope))
+                    logger.exception("response_broken", path=shown.path(scope), **_names(scope))
                     raise
-                await problem(_unexpected(error, scope), request_id)(scope, receive, send_on)
+                await refusal(_unexpected(error, scope), scope)(scope, receive, send_on)
             finally:
                 self._metrics.requests.labels(scope["method"], _route(scope), str(status)).inc()
                 if scope["path"] not in QUIET:
                     taken = round((time.perf_counter() - began) * 1000, 1)
                     names = _names(scope)
                     logger.info(
-                        "request", method=scope["method"], path=_path(scope), status=status, duration_ms=taken, **names
+                        "request",
+                        method=scope["method"],
+                        path=shown.path(scope),
+                        status=status,
+                        duration_ms=taken,
+                        **names,
                     )
 
 
 def _unexpected(error: Exception, scope: Scope) -> StokerError:
     if is_passing(error):
         logger.warning(
-            "postgres_lost", path=_path(scope), reason=str(error)[:200], next="answered 503", **_names(scope)
+            "postgres_lost", path=shown.path(scope), reason=str(error)[:200], next="answered 503", **_names(scope)
         )
         return Unavailable("Postgres cannot be reached, or is too busy")
-    logger.error("unexpected_error", path=_path(scope), exc_info=error, **_names(scope))
+    logger.error("unexpected_error", path=shown.path(scope), exc_info=error, **_names(scope))
     return StokerError("an unexpected error; the log has it under this request id")
 
 
@@ -101,10 +104,5 @@ def _route(scope: Scope) -> str:
 
 def _names(scope: Scope) -> dict[str, str]:
     """The job that the path names."""
-    job_id = scope.get("path_params", {}).get("job_id")
-    return {} if job_id is None else {"job_id": str(job_id)}
-
-
-def _path(scope: Scope) -> str:
-    """The path as the log may show it."""
-    return SECRET_PART.sub("***", scope["path"])
+    job_id = str(scope.get("path_params", {}).get("job_id", ""))
+    return {"job_id": job_id} if JOB_ID.fullmatch(job_id) else {}

@@ -13,7 +13,7 @@ from contextlib import suppress
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from api.problems import problem
+from api.problems import refusal
 from stoker.errors import PayloadTooLarge
 
 DISCARD_BYTES = 100_000_000
@@ -38,7 +38,7 @@ class BodyLimit:
         said = dict(scope["headers"]).get(b"content-length", b"0")
         if said.isdigit() and int(said) > self._max_bytes:
             await discard(receive)
-            answer = problem(self._too_large(), scope["state"]["request_id"], {"connection": "close"})
+            answer = refusal(self._too_large(), scope, {"connection": "close"})
             await answer(scope, receive, send)
             return
         counted = 0
@@ -49,7 +49,8 @@ class BodyLimit:
             if message["type"] == "http.request":
                 counted += len(message.get("body", b""))
                 if counted > self._max_bytes:
-                    await discard(receive)
+                    if message.get("more_body", False):
+                        await discard(receive)
                     # The one kind of exception that the framework's body parser lets through.
                     raise HTTPException(413, str(self._too_large()), {"connection": "close"})
             return message

@@ -16,7 +16,10 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.types import Scope
 
+from api import shown
+from api.fal import errors as fal_errors
 from stoker.depth import MAX_DEPTH
 from stoker.errors import (
     InvalidInput,
@@ -72,6 +75,14 @@ def problem(error: StokerError, request_id: str, headers: Mapping[str, str] | No
     return Response(orjson.dumps(body, default=str), error.status, extra, MEDIA_TYPE)
 
 
+def refusal(error: StokerError, scope: Scope, headers: Mapping[str, str] | None = None) -> Response:
+    """``error`` as the face that was asked says it: a problem, or what fal's clients read."""
+    if not scope["path"].startswith(fal_errors.PATHS):
+        return problem(error, scope.get("state", {}).get("request_id", ""), headers)
+    answer = fal_errors.of_request(error)
+    return Response(orjson.dumps(answer.body), answer.status, {**(headers or {}), **answer.headers}, "application/json")
+
+
 def request_id_of(request: Request) -> str:
     request_id: str = request.scope.get("state", {}).get("request_id", "")
     return request_id
@@ -79,7 +90,7 @@ def request_id_of(request: Request) -> str:
 
 async def _on_stoker_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, StokerError)  # noqa: S101 - Starlette calls it for nothing else
-    return problem(error, request_id_of(request))
+    return refusal(error, request.scope)
 
 
 async def _on_invalid(request: Request, error: Exception) -> Response:
@@ -107,11 +118,12 @@ def _invalid_request(found: Sequence[Mapping[str, Any]]) -> InvalidInput:
 
 async def _on_http_exception(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)  # noqa: S101 - as above
-    return problem(_from_http(error, request), request_id_of(request), error.headers)
+    return refusal(from_http(error, request), request.scope, error.headers)
 
 
-def _from_http(error: HTTPException, request: Request) -> StokerError:
-    path = request.url.path[:200]
+def from_http(error: HTTPException, request: Request) -> StokerError:
+    """What the framework says on its own account, as an error of ours."""
+    path = shown.path(request.scope)[:200]
     if error.status_code == HTTPStatus.NOT_FOUND:
         return NotFound(f"nothing is at {path!r}", hint="/openapi.json lists every path.")
     if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:

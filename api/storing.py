@@ -10,6 +10,7 @@ from anyio import CancelScope
 from api.connections import Connections
 from stoker import log, stored_files
 from stoker.errors import StorageUnavailable
+from stoker.sniffing import HEAD_BYTES, media_type
 from stoker.storage import Stored
 from stoker.stored_files import StoredFile
 
@@ -19,13 +20,15 @@ logger = log.get(__name__)
 async def store(
     here: Connections, tenant_id: UUID, file_id: str, file_name: str, content_type: str, chunks: AsyncIterator[bytes]
 ) -> StoredFile:
-    """Store what ``chunks`` yields.
+    """Store what ``chunks`` yields. ``content_type`` is what its sender says: its first bytes decide.
 
     Raises:
         PayloadTooLarge, StorageUnavailable: nothing is kept.
     """
     key = stored_files.object_key(tenant_id, file_id, file_name)
-    stored = await here.storage.put_stream(key, chunks, content_type, here.settings.max_upload_bytes)
+    head = await _head(chunks)
+    content_type = media_type(head, content_type)
+    stored = await here.storage.put_stream(key, _after(head, chunks), content_type, here.settings.max_upload_bytes)
     return await record(here, tenant_id, file_id, file_name, content_type, stored)
 
 
@@ -52,3 +55,19 @@ async def record(
             except StorageUnavailable as error:
                 logger.warning("upload_not_deleted", key=stored.key, error=str(error))
         raise
+
+
+async def _head(chunks: AsyncIterator[bytes]) -> bytes:
+    """All that had come when there was enough to tell its type."""
+    head = bytearray()
+    async for chunk in chunks:
+        head += chunk
+        if len(head) >= HEAD_BYTES:
+            break
+    return bytes(head)
+
+
+async def _after(head: bytes, chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    yield head
+    async for chunk in chunks:
+        yield chunk

@@ -145,6 +145,14 @@ class Storage:
 
         return await _in_thread(head)
 
+    async def beginning(self, key: str, size_bytes: int) -> bytes:
+        """The first bytes of the object, fewer if it has no more."""
+
+        def get() -> bytes:
+            return self._s3.get_object(Bucket=self.bucket, Key=key)["Body"].read(size_bytes)
+
+        return await _in_thread(get)
+
     async def begin_multipart(self, key: str, content_type: str) -> str:
         """Begin an object that comes in parts, each sent by itself; the upload's id."""
         begin = self._s3.create_multipart_upload

@@ -22,6 +22,7 @@ from api.fal.rest import access_url, begin_parts, name_of, type_of
 from api.fal.route import FalRoute
 from stoker import key_tokens, stored_files, uploads
 from stoker.errors import InvalidRequest, NotFound, PayloadTooLarge, StorageRefused, Unauthenticated
+from stoker.sniffing import HEAD_BYTES, media_type
 from stoker.storage import Stored
 from stoker.uploads import Upload
 
@@ -194,8 +195,9 @@ async def _complete(request: Request, here: Connections, found: Upload) -> JSONR
     if size > here.settings.max_upload_bytes:
         await here.storage.delete([found.key])
         raise PayloadTooLarge(f"a file may have {here.settings.max_upload_bytes} bytes")
+    kind = media_type(await here.storage.beginning(found.key, HEAD_BYTES), found.content_type)
     stored = Stored(found.key, size, "")  # nobody has seen all of its bytes
-    await storing.record(here, found.tenant_id, found.file_id, found.file_name, found.content_type, stored)
+    await storing.record(here, found.tenant_id, found.file_id, found.file_name, kind, stored)
     await uploads.complete(here.db, found)
     return JSONResponse({})
 

@@ -13,6 +13,8 @@ from typing import Any
 
 from stoker.errors import Conflict, InvalidInput, QueueFull, RateLimited, StokerError, Unauthenticated, Unavailable
 
+PATHS = ("/queue/", "/run/", "/rest/", "/cdn/", "/api/fal/")
+"""Where fal's clients call. They take an error without the id of a request for a broken proxy's, and try again."""
 ERROR_TYPE = "x-fal-error-type"
 TIMEOUT_TYPE = "x-fal-request-timeout-type"
 RETRY_AFTER_S = 2

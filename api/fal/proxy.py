@@ -9,12 +9,16 @@ from __future__ import annotations
 from urllib.parse import unquote, urlsplit
 
 from starlette.datastructures import Headers
-from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
+
+from api.problems import refusal
+from stoker.errors import InvalidRequest
 
 PATH = "/api/fal/proxy"
 TARGET = "x-fal-target-url"
 PREFIXES = {"queue.fal.run": "/queue", "fal.run": "/run", "rest.fal.ai": "/rest", "rest.alpha.fal.ai": "/rest"}
+
+HOSTS = f"Its hosts are {', '.join(PREFIXES)}, by https and without a port."
 
 
 class FalProxy:
@@ -28,8 +32,8 @@ class FalProxy:
             target = Headers(scope=scope).get(TARGET, "")
             meant = target_of(target)
             if meant is None:
-                refused = JSONResponse({"detail": f"{TARGET} names no host of fal's that is answered here"}, 400)
-                await refused(scope, receive, send)
+                wrong = InvalidRequest(f"{TARGET} names no host of fal's that is answered here", hint=HOSTS)
+                await refusal(wrong, scope)(scope, receive, send)
                 return
             path, query = meant
             # In place: what is outside of us logs and counts the request by it.

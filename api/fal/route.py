@@ -15,6 +15,7 @@ from starlette.exceptions import HTTPException
 from api.bodies import JsonRoute
 from api.fal import errors
 from api.fal.errors import FalError
+from api.problems import from_http, refusal
 from stoker.errors import NotFound, StokerError, UnknownApp
 from stoker.manifest import Manifest
 
@@ -40,7 +41,7 @@ class FalRoute(JsonRoute):
             except RequestValidationError as error:
                 return as_response(errors.of_places(error.errors()))
             except HTTPException as error:
-                return JSONResponse({"detail": error.detail}, error.status_code, error.headers)
+                return refusal(from_http(error, request), request.scope, error.headers)
 
         return answer
 

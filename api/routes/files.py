@@ -10,10 +10,11 @@ from fastapi import APIRouter, Header, Path, Query, Request
 
 from api import storing
 from api.auth import Reader, Submitter
-from api.bodies import MEDIA_TYPE, JsonRoute, NewUploadBody
+from api.bodies import FILE_NAME, MEDIA_TYPE, JsonRoute, NewUploadBody
 from api.connections import BaseUrl, Here
 from stoker import stored_files
 from stoker.errors import InvalidRequest, PayloadTooLarge
+from stoker.sniffing import UNKNOWN
 from stoker.stored_files import StoredFile
 
 UPLOAD_PATH = "/v1/files"
@@ -22,7 +23,7 @@ DEFAULT_TYPE = "application/octet-stream"
 
 router = APIRouter(prefix=UPLOAD_PATH, tags=["files"], route_class=JsonRoute)
 
-FileName = Annotated[str, Query(min_length=1, max_length=200, pattern=r"^[^\x00/\\]+$")]
+FileName = Annotated[str, Query(min_length=1, max_length=200, pattern=FILE_NAME)]
 FileId = Annotated[str, Path(pattern=r"^file_[0-9a-f]{32}$")]
 
 
@@ -77,7 +78,8 @@ async def begin_upload(body: NewUploadBody, caller: Submitter, here: Here, base_
 async def get(file_id: FileId, caller: Reader, here: Here, base_url: BaseUrl) -> dict[str, Any]:
     """A file, with a link to its bytes that lasts an hour."""
     row = await stored_files.get(here.db, file_id, caller.tenant_id)
-    link = here.storage.presign_get(row.key, file_name=row.file_name, content_type=row.content_type, expires_s=LINK_S)
+    kind = row.content_type if row.sha256 else UNKNOWN  # what was PUT past us may be anything
+    link = here.storage.presign_get(row.key, file_name=row.file_name, content_type=kind, expires_s=LINK_S)
     return {**_file_json(row, base_url), "download_url": link}
 
 

@@ -37,7 +37,9 @@ def verified_as_fal_says(headers: Mapping[str, str], body: bytes, jwks: Mapping[
 
 
 def verified_as_v1a(headers: Mapping[str, str], body: bytes, public_key: str) -> bool:
-    """``public_key`` is ``whpk_`` and base64; one of the signatures marked v1a must be by it."""
+    """``public_key`` is ``whpk_`` and base64; the time is near, and one of the signatures marked v1a must be by it."""
+    if abs(time.time() - int(headers["webhook-timestamp"])) > TOLERANCE_S:
+        return False
     key = base64.b64decode(public_key.removeprefix("whpk_"))
     message = f"{headers['webhook-id']}.{headers['webhook-timestamp']}.".encode() + body
     marked = [entry.split(",", 1) for entry in headers["webhook-signature"].split(" ")]

@@ -22,6 +22,7 @@ from tests.support.tenants import Tenant
 pytestmark = pytest.mark.anyio
 
 MEGABYTE = 1024 * 1024
+PNG = b"\x89PNG\r\n\x1a\n, and more"
 
 
 async def chunks_of(content: bytes) -> AsyncIterator[bytes]:
@@ -30,7 +31,7 @@ async def chunks_of(content: bytes) -> AsyncIterator[bytes]:
 
 async def test_an_uploaded_file_can_be_read_back(http: httpx2.AsyncClient) -> None:
     answer = await http.post(
-        "/v1/files", params={"file_name": "a cat.png"}, content=b"png bytes", headers={"content-type": "image/png"}
+        "/v1/files", params={"file_name": "a cat.png"}, content=PNG, headers={"content-type": "image/png"}
     )
     file = answer.json()
     shown = (await http.get(file["links"]["self"])).json()
@@ -39,8 +40,8 @@ async def test_an_uploaded_file_can_be_read_back(http: httpx2.AsyncClient) -> No
 
     assert answer.status_code == 201
     assert (file["url"], file["file_name"], file["content_type"]) == (file["id"], "a cat.png", "image/png")
-    assert (file["file_size"], file["sha256"]) == (9, hashlib.sha256(b"png bytes").hexdigest())
-    assert (read.content, read.headers["content-type"]) == (b"png bytes", "image/png")
+    assert (file["file_size"], file["sha256"]) == (len(PNG), hashlib.sha256(PNG).hexdigest())
+    assert (read.content, read.headers["content-type"]) == (PNG, "image/png")
     assert read.headers["content-disposition"] == "inline; filename*=UTF-8''a%20cat.png"
 
 

@@ -19,7 +19,8 @@ from tests.support.tenants import Tenant, make_client
 
 pytestmark = pytest.mark.anyio
 
-PART = b"p" * cdn.LEAST_PART_BYTES
+PNG = b"\x89PNG\r\n\x1a\n"
+PART = PNG + b"p" * (cdn.LEAST_PART_BYTES - len(PNG))
 
 
 @dataclass
