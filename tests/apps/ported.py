@@ -38,6 +38,7 @@ class SdxlWorker(DistributedWorker):
     def __call__(self, streaming: bool = False, prompt: str = "", num_inference_steps: int = 2) -> dict[str, Any]:
         if prompt == "fail":
             raise ValueError("no such style")
+        self.rank_print(f"painting {prompt}")
 
         def preview(pipe: Any, step: int, timestep: Any, tensors: dict[str, Any]) -> dict[str, Any]:
             decoded = pipe.vae.decode(tensors["latents"] / pipe.vae.config.scaling_factor).sample

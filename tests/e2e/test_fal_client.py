@@ -11,21 +11,27 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import fal_client
 import fal_client.client
 import httpx
 import pytest
+from anyio.from_thread import start_blocking_portal
 from fal_client import Completed, FalClientHTTPError, FalClientTimeoutError, InProgress, Queued
 from PIL import Image as Pil
 
+from stoker import certificates
 from stoker.compat import fal
 from stoker.local import place
 from stoker.local.engines import Engines
-from stoker.local.part import Part, wait_ready
 from stoker.local.stack import Options, Stack, started
 from tests.conftest import scratch_folder
+from tests.support.api_server import api_settings, running_api
 from tests.support.databases import fresh_database
+from tests.support.patience import waiting_for
+from tests.support.receiver import Received, running_receiver
+from tests.support.webhook_verifiers import verified_as_fal_says
 
 APP, PORTED = "tests/served", "local/parallel-sdxl"
 CONSTANTS = ("RUN_URL_FORMAT", "QUEUE_URL_FORMAT", "REALTIME_URL_FORMAT", "REST_URL", "CDN_URL")
@@ -40,6 +46,7 @@ def stack(engines: Engines, own_environ: dict[str, str]) -> Iterator[Stack]:
     data_dir = scratch_folder("fal")
     with fresh_database(engines, migrated=False) as database_url:
         environ = {**own_environ, **engines.environment(), "DATABASE_URL": database_url, "OMP_NUM_THREADS": "1"}
+        environ["STOKER_WEBHOOK_ALLOWED_HOSTS"] = "127.0.0.1"
         apps = ("tests.apps.served:Served", "tests.apps.ported:ParallelSdxl")
         with started(Options(data_dir, apps=apps, durable=False, environ=environ)) as running:
             yield running.stack
@@ -55,9 +62,15 @@ def client(stack: Stack) -> Iterator[fal_client.SyncClient]:
         setattr(fal_client.client, name, value)
 
 
+@pytest.fixture(scope="module", autouse=True)
+def painting(client: fal_client.SyncClient) -> fal_client.SyncRequestHandle:
+    """Begun with the first test: ranks take seconds to start, and the other tests need none."""
+    return client.submit(PORTED, {"prompt": "a cat"})
+
+
 def test_a_request_is_submitted_followed_and_its_result_read(client: fal_client.SyncClient, tmp_path: Path) -> None:
     end = tmp_path / "end"
-    handle = client.submit(f"{APP}/wait", {"wait_for": str(end)})
+    handle = client.submit(f"{APP}/wait", {"wait_for": str(end)}, priority="low", start_timeout=60, hint="a", path="")
 
     seen = []
     for event in handle.iter_events(with_logs=True, interval=0.02):
@@ -180,8 +193,22 @@ def test_101_mib_are_uploaded_in_parts(client: fal_client.SyncClient, tmp_path: 
     assert stored.digest() == hashlib.sha256(LARGE).digest()
 
 
+def test_files_go_along_in_every_form_that_the_client_has(client: fal_client.SyncClient) -> None:
+    picture = Pil.new("RGB", (8, 8), "red")
+    address = client.upload_image(picture, format="png")
+    digests = [
+        client.run(f"{APP}/digest", {"file": file})["size_bytes"]
+        for file in (fal_client.encode(b"hello", "text/plain"), fal_client.encode_image(picture, "png"), address)
+    ]
+
+    assert Pil.open(io.BytesIO(httpx.get(address, follow_redirects=True).content)).getpixel((0, 0)) == (255, 0, 0)
+    assert digests[0] == 5
+    assert digests[1] == digests[2]
+
+
 def test_the_async_client_does_the_same(client: fal_client.SyncClient, stack: Stack, tmp_path: Path) -> None:
-    end = tmp_path / "end"
+    end, small = tmp_path / "end", tmp_path / "small.txt"
+    small.write_bytes(b"hello")
 
     async def use() -> None:
         aio = fal_client.AsyncClient(key=stack.api_key)
@@ -193,28 +220,72 @@ def test_the_async_client_does_the_same(client: fal_client.SyncClient, stack: St
                 end.touch()
 
         waited = await aio.subscribe(f"{APP}/wait", {"wait_for": str(end)}, on_queue_update=update, interval=0.02)
-        url = await aio.upload(b"hello", "text/plain")
-        digest = await aio.subscribe(f"{APP}/digest", {"file": url})
+        addresses = [await aio.upload(b"hello", "text/plain"), await aio.upload_file(small)]
+        addresses.append(await aio.upload(b"hello", "text/plain", repository="fal", fallback_repository=[]))
+        digests = [await aio.subscribe(f"{APP}/digest", {"file": url}, interval=0.02) for url in addresses]
         events = [event async for event in aio.stream(APP, {"text": "hello"})]
 
         assert waited["text"] == "waited"
         assert isinstance(updates[-1], Completed)
-        assert digest["size_bytes"] == 5
+        assert [digest["size_bytes"] for digest in digests] == [5, 5, 5]
         assert events[-1]["text"] == "hello"
         assert (await aio.run(APP, {"text": "hello"}))["text"] == "hello"
         handle = await aio.submit(f"{APP}/wait", {"wait_for": str(tmp_path / "never")})
-        await handle.cancel()
+        assert isinstance(await aio.status(APP, handle.request_id, with_logs=True), Queued | InProgress)
+        await aio.cancel(APP, handle.request_id)
+        again = await aio.get_handle(APP, handle.request_id)
+        assert [type(event) async for event in again.iter_events(interval=0.02)][-1] is Completed
         with pytest.raises(FalClientHTTPError):
-            await handle.get(interval=0.02)
+            await aio.result(APP, handle.request_id)
 
     asyncio.run(use())
 
 
-def test_an_app_file_of_fals_serves_its_own_client_with_other_imports_alone(client: fal_client.SyncClient) -> None:
+def test_a_webhook_is_fals_and_is_verified_by_the_published_recipe(client: fal_client.SyncClient, stack: Stack) -> None:
+    async def both() -> tuple[dict[str, Any], list[Received], dict[str, Any]]:
+        async with running_receiver() as receiver, httpx.AsyncClient(base_url=stack.api_url) as http:
+            aio, url = fal_client.AsyncClient(key=stack.api_key), f"http://{receiver.address}/done?of=fal"
+            done = await aio.submit(APP, {"text": "hello"}, webhook_url=url)
+            failed = await aio.submit(f"{APP}/fail", {"text": "x"}, webhook_url=url, headers={"x-fal-no-retry": "1"})
+            async with waiting_for("two webhooks"):
+                while len(receiver.received) < 2:
+                    receiver.has_received.clear()
+                    await receiver.has_received.wait()
+            keys = (await http.get("/rest/.well-known/jwks.json")).json()
+            wanted = {
+                done.request_id: {"status": "OK", "error": None, "payload": await done.get()},
+                failed.request_id: {
+                    "status": "ERROR",
+                    "error": "Invalid status code: 500",
+                    "payload": {"detail": "ValueError: no such style: x", "error_type": "runner_server_error"},
+                },
+            }
+            return wanted, receiver.received, keys
+
+    wanted, received, keys = asyncio.run(both())
+
+    for sent in received:
+        body = json.loads(sent.body)
+        id_ = body["request_id"]
+        fals = {name: body[name] for name in ("request_id", "gateway_request_id", "status", "payload", "error")}
+        assert fals == {"request_id": id_, "gateway_request_id": id_, **wanted.pop(id_)}
+        assert (sent.method, sent.path, sent.headers["x-fal-webhook-request-id"]) == ("POST", "/done?of=fal", id_)
+        assert verified_as_fal_says(sent.headers, sent.body, keys)
+        assert not verified_as_fal_says(sent.headers, sent.body + b" ", keys)
+    assert wanted == {}
+
+
+def test_an_app_file_of_fals_serves_its_own_client_with_other_imports_alone(
+    client: fal_client.SyncClient, painting: fal_client.SyncRequestHandle
+) -> None:
     """``tests/apps/ported.py`` is in the form of fal's tutorial for several GPUs."""
-    result = client.subscribe(PORTED, {"prompt": "a cat"}, interval=0.05)
+    *_, painted = painting.iter_events(with_logs=True, interval=0.05)
+    result = painting.get()
     *previews, last = client.stream(PORTED, {"prompt": "a cat", "num_inference_steps": 3})
 
+    assert isinstance(painted, Completed)
+    said = [(line["labels"].get("rank"), line["message"]) for line in painted.logs or []]
+    assert {("0", "painting a cat"), ("1", "painting a cat")} <= set(said)
     for image in (result["image"], last["image"]):
         picture = Pil.open(io.BytesIO(httpx.get(image["url"], follow_redirects=True).content)).convert("RGB")
         assert picture.size == (2 * 64, 64)  # a picture of each rank
@@ -234,6 +305,8 @@ assert fal_client.run(app, {"text": "hello"})["text"] == "hello"
 assert list(fal_client.stream(app, {"text": "hello"}))[-1]["text"] == "hello"
 handle = fal_client.submit(app + "/fail", {"text": "x"}, headers={"x-fal-no-retry": "1"})
 assert fal_client.status(app, handle.request_id) is not None
+kept = fal_client.submit(app, {"text": "kept"})
+assert kept.get() == fal_client.result(app, kept.request_id)
 try:
     handle.get()
 except fal_client.FalClientHTTPError as error:
@@ -242,39 +315,31 @@ except fal_client.FalClientHTTPError as error:
 
 
 def test_environment_variables_alone_point_the_client_to_an_api_with_tls(
-    stack: Stack, own_environ: dict[str, str], tmp_path: Path
+    stack: Stack, engines: Engines, own_environ: dict[str, str], tmp_path: Path
 ) -> None:
-    words = [sys.executable, "-m", "stoker", "certs", "--dir", str(tmp_path), "--json"]
-    made = json.loads(subprocess.run(words, env=own_environ, capture_output=True, check=True, timeout=60).stdout)
-    environ = {
-        **own_environ,
-        **environment_of(stack),
-        "STOKER_PORT": "0",
-        "STOKER_TLS_CERTIFICATE": made["certificate"],
-        "STOKER_TLS_KEY": made["key"],
-    }
-    process, reader = Part("api", "api", tmp_path / "log", environ).start()
-    try:
-        host = "localhost:" + str(wait_ready(process, reader)["url"]).rpartition(":")[2]
-        hosts = {
-            "FAL_RUN_HOST": f"{host}/run",
-            "FAL_QUEUE_RUN_HOST": f"{host}/queue",
-            "FAL_KEY": stack.api_key,
-            "SSL_CERT_FILE": made["authority"],
-        }
-        ended = subprocess.run(
-            [sys.executable, "-c", BY_ENVIRONMENT, APP],
-            env=own_environ | hosts,
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-        )
-    finally:
-        process.stop()
+    made = certificates.make(tmp_path, ["localhost"])
+    settings = api_settings(engines, stack.database_url)
+    with start_blocking_portal() as portal:
+        serving = running_api(settings, certificate=made.certificate, key=made.key)
+        with portal.wrap_async_context_manager(serving) as api:
+            host = "localhost:" + api.url.rpartition(":")[2]
+            hosts = {
+                "FAL_RUN_HOST": f"{host}/run",
+                "FAL_QUEUE_RUN_HOST": f"{host}/queue",
+                "FAL_KEY": stack.api_key,
+                "SSL_CERT_FILE": str(made.authority),
+            }
+            ended = subprocess.run(
+                [sys.executable, "-c", BY_ENVIRONMENT, APP],
+                env=own_environ | hosts,
+                capture_output=True,
+                text=True,
+                timeout=60,
+                check=False,
+            )
 
     assert ended.stdout.split() == ["500", f"https://{host}"], ended.stderr
-    assert Path(made["key"]).stat().st_mode & 0o077 == 0
+    assert made.key.stat().st_mode & 0o077 == 0
 
 
 @pytest.mark.skipif(not (NODE and MODULES.exists()), reason="npm ci --prefix tests/javascript")
@@ -315,18 +380,9 @@ def test_the_javascript_client_makes_every_call_that_it_has(
     assert "timed out" in found["timeout"]["message"]
     assert found["afterTimeout"]["error_type"] == "client_cancelled"
     assert found["stream"]["events"][-1]["text"] == found["stream"]["done"] == "hello"
+    assert found["byQuery"] == {"run": "hello", "text": "hello"}
+    assert found["statuses"][-1] == "COMPLETED"
+    assert found["byToken"] == "hello"
     assert found["small"] == "hello"
     assert found["digest"] == {"sha256": hashlib.sha256(b"hello").hexdigest(), "size_bytes": 5}
     assert found.get("large", True)
-
-
-def environment_of(stack: Stack) -> dict[str, str]:
-    """What a further API of the stack needs."""
-    return {
-        "DATABASE_URL": stack.database_url,
-        "REDIS_URL": stack.redis_url,
-        "S3_ENDPOINT_URL": stack.s3_endpoint_url,
-        "S3_ACCESS_KEY_ID": stack.s3_access_key_id,
-        "S3_SECRET_ACCESS_KEY": stack.s3_secret_access_key,
-        "S3_BUCKET": stack.s3_bucket,
-    }

@@ -1,5 +1,5 @@
 // Every call of fal's JavaScript client, as it is published; what came of them, as one line of JSON.
-// Its hosts are replaced in one of the two ways that it offers: WAY is "middleware" or "proxy".
+// Its hosts are replaced in one of two ways: WAY is "middleware" or "proxy". The third, fetch, is for streams by a token.
 import { createHash } from "node:crypto";
 import { existsSync, writeFileSync } from "node:fs";
 import { createFalClient } from "@fal-ai/client";
@@ -7,13 +7,12 @@ import { createFalClient } from "@fal-ai/client";
 const { STOKER_URL: url, FAL_KEY: credentials, WAY, FOLDER, LARGE_BYTES } = process.env;
 const APP = "tests/served";
 const PREFIXES = { "queue.fal.run": "/queue", "fal.run": "/run", "rest.fal.ai": "/rest" };
+const own = (address) => {
+  const target = new URL(address);
+  return url + PREFIXES[target.host] + target.pathname + target.search;
+};
 const hosts = {
-  middleware: {
-    requestMiddleware: async (request) => {
-      const target = new URL(request.url);
-      return { ...request, url: url + PREFIXES[target.host] + target.pathname + target.search };
-    },
-  },
+  middleware: { requestMiddleware: async (request) => ({ ...request, url: own(request.url) }) },
   proxy: { proxyUrl: { url: `${url}/api/fal/proxy`, when: "always" } },
 };
 const fal = createFalClient({ credentials, ...hosts[WAY] });
@@ -85,6 +84,21 @@ const stream = await fal.stream(APP, { input: { text: "hello" } });
 const events = [];
 for await (const event of stream) events.push(event);
 found.stream = { events, done: (await stream.done()).text };
+
+const asked = { method: "get", input: { text: "hello" }, startTimeout: 60, hint: "a" };
+found.byQuery = {
+  run: (await fal.run(APP, asked)).data.text,
+  text: (await fal.subscribe(APP, { ...asked, pollInterval: 20 })).data.text,
+};
+const statuses = [];
+const followed = await fal.queue.submit(APP, { input: { text: "hello" } });
+const follow = await fal.queue.streamStatus(APP, { requestId: followed.request_id, logs: true });
+for await (const status of follow) statuses.push(status.status);
+found.statuses = statuses;
+const direct = createFalClient({ credentials, fetch: (address, options) => fetch(own(address), options) });
+console.warn = () => {}; // it wants a tokenProvider for this
+const byToken = await direct.stream(APP, { input: { text: "hello" }, connectionMode: "client" });
+found.byToken = (await byToken.done()).text;
 
 const small = new Blob(["hello"], { type: "text/plain" });
 const address = await fal.storage.upload(small);

@@ -7,6 +7,7 @@ import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 from api.app import create_app
 from api.connections import Connections
@@ -43,9 +44,9 @@ class RunningApi:
 
 
 @asynccontextmanager
-async def running_api(settings: ApiSettings, *, port: int = 0) -> AsyncIterator[RunningApi]:
+async def running_api(settings: ApiSettings, *, port: int = 0, **tls: Path) -> AsyncIterator[RunningApi]:
     app = create_app(settings)
-    server = _Announcing(app, bind("127.0.0.1", port))
+    server = _Announcing(app, bind("127.0.0.1", port), **tls)
     serving = asyncio.create_task(server.serve())
     started = asyncio.create_task(server.answers.wait())
     await asyncio.wait([serving, started], return_when=asyncio.FIRST_COMPLETED)
@@ -58,8 +59,8 @@ async def running_api(settings: ApiSettings, *, port: int = 0) -> AsyncIterator[
 
 
 class _Announcing(Server):
-    def __init__(self, *args: object) -> None:
-        super().__init__(*args)  # type: ignore[arg-type]  # handed through
+    def __init__(self, *args: object, **tls: Path) -> None:
+        super().__init__(*args, **tls)  # type: ignore[arg-type]  # handed through
         self.answers = asyncio.Event()
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:

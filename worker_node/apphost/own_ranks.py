@@ -7,6 +7,7 @@ is done again after the ranks had to leave, or could not be rebuilt.
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping, Sequence
 from typing import Any
@@ -14,22 +15,30 @@ from typing import Any
 from stoker.app import App
 from worker_node.apphost.crashes import leaves_ranks_useless
 from worker_node.apphost.ranks import LAST_WORDS_S, Ran, peak_resident_bytes
-from worker_node.distributed import DistributedRunner, NotRunning, RunnerError
+from worker_node.distributed import DistributedRunner, NotRunning, RankLog, RunnerError
 
 VISIBLE = "CUDA_VISIBLE_DEVICES"
+RANK_LOGGER = "worker_node.distributed.rank"
+"""Where runners say what their ranks log, also those that were made without a listener."""
 
 
 class OwnRanks:
-    """``environ`` is this process's: its runners' ranks see the GPUs that it says."""
+    """``environ`` is this process's: its runners' ranks see the GPUs that it says. ``on_log`` hears what they log."""
 
     def __init__(
-        self, app: App, environ: MutableMapping[str, str], *, on_change: Callable[[str, list[int]], None]
+        self,
+        app: App,
+        environ: MutableMapping[str, str],
+        *,
+        on_change: Callable[[str, list[int]], None],
+        on_log: Callable[[RankLog], None],
     ) -> None:
         self._app, self._environ, self._told = app, environ, on_change
         self._all = environ.get(VISIBLE)
         self._starting: asyncio.Task[None] | None = None
         self._has_place = self._is_useless = False
         self._had = set(vars(app))
+        logging.getLogger(RANK_LOGGER).addHandler(_Listener(on_log))
 
     def place(self, devices: Sequence[int] | None) -> None:
         """Say which of the GPUs that this process sees are the app's. Starts none."""
@@ -110,3 +119,14 @@ class OwnRanks:
 
     def _pids(self) -> list[int]:
         return [rank.pid for runner in self._runners() for rank in runner.status().ranks]
+
+
+class _Listener(logging.Handler):
+    def __init__(self, on_log: Callable[[RankLog], None]) -> None:
+        super().__init__()
+        self._on_log = on_log
+
+    def emit(self, record: logging.LogRecord) -> None:
+        match record.args:
+            case (int(rank), str(message)):
+                self._on_log(RankLog(rank, record.levelno, message))

@@ -161,6 +161,8 @@ class ServedCall:
                 raise InvalidFile("a file of the input has no url")
             file.at(await self.fetch(file.url))
         if endpoint.uses_gpus and self._ranks is not None:
+            # An endpoint that calls a runner of its own does so unseen: whatever the ranks say until its end is of it.
+            self.uses_ranks = isinstance(self._ranks, OwnRanks)
             ready = await self._ranks.ready_for_call()
             self._cold_start_s, self._was_warm = ready.cold_start_s, ready.was_warm
         return await getattr(self._app, endpoint.method)(request), endpoint.response

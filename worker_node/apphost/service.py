@@ -74,7 +74,7 @@ class Service:
         world_size = load.world_size or app_class.num_gpus
         if app_class.owns_ranks:
             vars(app)["num_gpus"] = world_size  # what its setup makes its runner with
-            self._ranks = OwnRanks(app, self._environ, on_change=self._tell)
+            self._ranks = OwnRanks(app, self._environ, on_change=self._tell, on_log=self._hear)
         elif app_class.worker is not None:
             args = setup_args(app_class, self._environ)
             self._ranks = AppRanks(app_class.worker, world_size, args, on_change=self._tell, on_log=self._hear)

@@ -217,8 +217,13 @@ def test_a_query_is_read_as_the_schema_would_have_it():
     read = query_input.read(given.items(), schema)
 
     assert Wanted.model_validate(read, strict=True).model_dump() == {
-        **{"prompt": "17", "steps": 4, "scale": 0.5, "is_tiled": True, "seeds": [1, 2]},
-        **{"size": {"width": 8}, "note": "3"},
+        "prompt": "17",
+        "steps": 4,
+        "scale": 0.5,
+        "is_tiled": True,
+        "seeds": [1, 2],
+        "size": {"width": 8},
+        "note": "3",
     }
     # What is of no type that is wanted stays as it came, for the check of the input to name.
     wrong = {"steps": "many", "is_tiled": "1", "scale": "null", "unknown": "1"}

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 
 import pytest
 
 from stoker.compat import fal
 from tests.apps.ported import Request
 from worker_node.apphost.own_ranks import OwnRanks
-from worker_node.distributed import NotRunning, RankFailed
+from worker_node.distributed import NotRunning, RankFailed, RankLog
+from worker_node.distributed.hooks import Hooks
 
 pytestmark = pytest.mark.anyio
 
@@ -38,7 +40,11 @@ def fresh() -> None:
 
 def made(environ: dict[str, str] | None = None) -> tuple[OwnRanks, Counting, list[str]]:
     app, told = Counting(), []
-    return OwnRanks(app, {} if environ is None else environ, on_change=lambda state, _: told.append(state)), app, told
+    given = {} if environ is None else environ
+    ranks = OwnRanks(
+        app, given, on_change=lambda state, _: told.append(state), on_log=lambda log: told.append(log.message)
+    )
+    return ranks, app, told
 
 
 def failed(type_name: str, message: str) -> RankFailed:
@@ -140,3 +146,11 @@ async def test_runners_see_the_gpus_of_their_place(
     ranks.place(devices)
 
     assert environ.get("CUDA_VISIBLE_DEVICES") == seen
+
+
+def test_what_ranks_of_a_runner_of_the_apps_own_say_is_heard() -> None:
+    _, _, told = made()
+
+    Hooks(None, None).log(RankLog(1, logging.WARNING, "50 % done"))
+
+    assert told == ["50 % done"]
