@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
@@ -15,6 +17,8 @@ from stoker.local.engines import Engines
 from tests.support.job_world import USER_ERROR, World
 
 pytestmark = pytest.mark.anyio
+
+PAGE = Path(__file__).parents[3] / "docs" / "admin-sql.md"
 
 HOSTILE = [
     "SELECT * FROM jobs",
@@ -51,16 +55,15 @@ ACTS = [
 
 @pytest.fixture
 def logins(engines: Engines, database_url: str, world: World) -> Iterator[dict[str, str]]:
-    """A login of each role, as the document makes them: the URL by the role's name."""
+    """A login of each role, made by the document's own statements: the URL by the role's name."""
     made = {}
     with psycopg.connect(database_url, autocommit=True) as owner:
-        for role in ("stoker_readonly", "stoker_operator"):
+        for block in re.findall(r"```sql\n(CREATE ROLE .*?)```", PAGE.read_text(), re.DOTALL):
             name = f"test_{uuid4().hex[:12]}"
-            owner.execute(f"CREATE ROLE {name} LOGIN PASSWORD 'x' CONNECTION LIMIT 5 IN ROLE {role}")
-            owner.execute(f"ALTER ROLE {name} SET statement_timeout = '5s'")
-            if role == "stoker_readonly":
-                owner.execute(f"ALTER ROLE {name} SET default_transaction_read_only = on")
-            made[role] = f"postgresql://{name}:x@{database_url.rsplit('@', 1)[1]}"
+            [example] = re.findall(r"CREATE ROLE (\w+)", block)
+            [role] = re.findall(r"IN ROLE (\w+)", block)
+            owner.execute(re.sub(rf"\b{example}\b", name, block).encode())
+            made[role] = f"postgresql://{name}:choose%20one@{database_url.rsplit('@', 1)[1]}"
         yield made
         for url in made.values():
             owner.execute(f"DROP ROLE {url.split('//')[1].split(':')[0]}")
@@ -105,6 +108,7 @@ async def test_who_may_act_calls_the_functions_and_touches_no_table(world: World
     delivery = await world.value("SELECT id FROM webhook_deliveries")
 
     async with session(logins["stoker_operator"]) as operator:
+        limits = await (await operator.execute("SHOW statement_timeout")).fetchall()
         for statement in HOSTILE:
             with pytest.raises(psycopg.Error):
                 await operator.execute(statement)
@@ -123,6 +127,7 @@ async def test_who_may_act_calls_the_functions_and_touches_no_table(world: World
         asked = await (await operator.execute("SELECT action, target, requested_by FROM v_requests")).fetchall()
         await operator.execute("SELECT stoker_resume('acme/echo')")
 
+    assert limits == [{"statement_timeout": "30s"}]
     assert [row[0]["n"] or None for row in numbers] == [1, 2, 1, None, None, None]
     assert paused in ([], [{"paused": True}])
     assert [(row["action"], row["target"]) for row in asked] == [
