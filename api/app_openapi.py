@@ -9,10 +9,16 @@ from __future__ import annotations
 import re
 from typing import Any
 
+from api import openapi
+from api.answers import refused
+from api.bodies import NewJobBody
 from stoker.apps import AppRow
+from stoker.errors import Forbidden, QueueFull, RateLimited, UnknownApp
 from stoker.manifest import EndpointManifest
 
+KEY: list[dict[str, list[str]]] = [{"key": []}]
 DEFS = "#/$defs/"
+REFUSES = (Forbidden, UnknownApp, RateLimited, QueueFull)
 
 
 def app_openapi(app: AppRow, base_url: str) -> dict[str, Any]:
@@ -20,19 +26,20 @@ def app_openapi(app: AppRow, base_url: str) -> dict[str, Any]:
     schemas: dict[str, Any] = {}
     bodies = [_body(app.app, endpoint, schemas) for endpoint in app.endpoints]
     results = [_hoist(endpoint.output_schema, f"{_name(endpoint)}Output", schemas) for endpoint in app.endpoints]
-    return {
+    document = {
         "openapi": "3.1.0",
         "info": {"title": app.title or app.app, "description": app.description, "version": app.version},
         "servers": [{"url": base_url}],
-        "security": [{"key": []}],
         "paths": {
             "/v1/jobs": {
                 "post": {
                     "operationId": "submit",
+                    "security": KEY,
                     "summary": f"Submit a job to {app.app}",
                     "requestBody": {"required": True, "content": {"application/json": {"schema": {"oneOf": bodies}}}},
                     "responses": {
-                        "202": {"description": "Accepted", "content": {"application/json": {"schema": _job(results)}}}
+                        "202": {"description": "Accepted", "content": {"application/json": {"schema": _job(results)}}},
+                        **{str(status): told for status, told in refused(*REFUSES).items()},
                     },
                 }
             }
@@ -42,6 +49,8 @@ def app_openapi(app: AppRow, base_url: str) -> dict[str, Any]:
             "securitySchemes": {"key": {"type": "apiKey", "in": "header", "name": "Authorization"}},
         },
     }
+    openapi.complete(document)
+    return document
 
 
 def _body(app: str, endpoint: EndpointManifest, schemas: dict[str, Any]) -> dict[str, Any]:
@@ -49,7 +58,9 @@ def _body(app: str, endpoint: EndpointManifest, schemas: dict[str, Any]) -> dict
         "title": endpoint.summary or f"{app}{endpoint.path}",
         "type": "object",
         "required": ["app", "input", *(["endpoint"] if endpoint.path != "/" else [])],
+        "additionalProperties": False,
         "properties": {
+            **NewJobBody.model_json_schema()["properties"],
             "app": {"const": app},
             "endpoint": {"const": endpoint.path, "default": "/"},
             "input": _hoist(endpoint.input_schema, f"{_name(endpoint)}Input", schemas),

@@ -16,6 +16,7 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.routing import Match
 from starlette.types import Scope
 
 from api import shown
@@ -36,6 +37,37 @@ from stoker.errors import (
 MEDIA_TYPE = "application/problem+json"
 TYPE_BASE = "urn:stoker:error:"
 RETRY_AFTER_S = 2
+METHODS = ("DELETE", "GET", "HEAD", "PATCH", "POST", "PUT")
+SCHEMA: dict[str, Any] = {
+    "description": "docs/errors.md has every code.",
+    "type": "object",
+    "required": ["type", "code", "title", "status", "detail", "hint", "request_id"],
+    "properties": {
+        "type": {"type": "string", "format": "uri"},
+        "code": {"type": "string"},
+        "title": {"type": "string"},
+        "status": {"type": "integer"},
+        "detail": {"type": "string"},
+        "hint": {"type": "string"},
+        "request_id": {"type": "string"},
+        "errors": {
+            "description": "Of code invalid_input: what is wrong, and where.",
+            "type": "array",
+            "items": {
+                "type": "object",
+                "required": ["loc", "msg", "type"],
+                "properties": {
+                    "loc": {"type": "array", "items": {"type": ["string", "integer"]}},
+                    "msg": {"type": "string"},
+                    "type": {"type": "string"},
+                },
+                "additionalProperties": False,
+            },
+        },
+    },
+    "additionalProperties": False,
+}
+"""A problem's body, as the OpenAPI document shows it."""
 
 
 class MethodNotAllowed(InvalidRequest):
@@ -118,7 +150,20 @@ def _invalid_request(found: Sequence[Mapping[str, Any]]) -> InvalidInput:
 
 async def _on_http_exception(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)  # noqa: S101 - as above
-    return refusal(from_http(error, request), request.scope, error.headers)
+    headers = error.headers
+    if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
+        headers = {"allow": ", ".join(_allowed(request))}
+    return refusal(from_http(error, request), request.scope, headers)
+
+
+def _allowed(request: Request) -> list[str]:
+    """All methods of the path: the framework names those of its first route alone."""
+    routes = request.app.router.routes
+    return [
+        method
+        for method in METHODS
+        if any(route.matches({**request.scope, "method": method})[0] is Match.FULL for route in routes)
+    ]
 
 
 def from_http(error: HTTPException, request: Request) -> StokerError:

@@ -6,6 +6,7 @@ progress and previews take no seq and travel through ``stoker.bus``. The SSE id 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -13,6 +14,10 @@ from enum import StrEnum
 from typing import Any, NamedTuple, Self
 
 from stoker.errors import InvalidRequest
+
+
+WRITTEN = re.compile(r"[0-9]{1,18}(\.[0-9]{1,18}){0,2}")
+"""An event's id as text."""
 
 
 class EventKind(StrEnum):
@@ -42,10 +47,9 @@ class EventId(NamedTuple):
         Raises:
             InvalidRequest: it is none of these.
         """
-        parts = text.strip().split(".")
-        if not 1 <= len(parts) <= 3 or not all(part.isascii() and part.isdigit() and len(part) < 19 for part in parts):
+        if WRITTEN.fullmatch(text) is None:
             raise InvalidRequest(f"{text[:80]!r} is not an event id", hint="Send back the id of an event as it came.")
-        return cls(*(int(part) for part in parts))
+        return cls(*(int(part) for part in text.split(".")))
 
     def __str__(self) -> str:
         return f"{self.seq}.{self.attempt}.{self.n}"

@@ -26,7 +26,8 @@ from stoker.states import JobState
 SCAN = 500
 """So many rows are looked at for a page, however few of them pass its filters."""
 MAX_JOBS = 100
-_WRITTEN = re.compile(r"(\d{1,9})\.(\d{1,18})\.([0-9a-f]{32})\.(\d{1,9})", re.ASCII)
+WRITTEN = re.compile(r"([0-9]{1,9})\.([0-9]{1,18})\.([0-9a-f]{32})\.([0-9]{1,9})")
+"""A cursor as text."""
 
 # The newest row that no open transaction can put another before, or that was deleted. A place goes no further, though
 # there is nothing up to the horizon: numbers that no row has may be given again when the server has crashed.
@@ -111,7 +112,7 @@ class Cursor(NamedTuple):
         Raises:
             InvalidRequest: it is something else.
         """
-        if (match := _WRITTEN.fullmatch(written.strip())) is not None:
+        if (match := WRITTEN.fullmatch(written)) is not None:
             era, mark, job, seq = match.groups()
             return cls(int(era), int(mark), int(job, 16), int(seq))
         raise InvalidRequest(

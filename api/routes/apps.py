@@ -7,6 +7,7 @@ from typing import Any
 
 from fastapi import APIRouter
 
+from api.answers import App, Apps, answers, refused
 from api.app_openapi import app_openapi
 from api.auth import Reader
 from api.connections import BaseUrl, Connections, Here
@@ -17,19 +18,19 @@ from stoker.errors import UnknownApp
 router = APIRouter(prefix="/v1/apps", tags=["apps"])
 
 
-@router.get("")
+@router.get("", responses=answers(200, Apps))
 async def list_apps(_caller: Reader, here: Here, base_url: BaseUrl) -> dict[str, Any]:
     """Every known app."""
     return {"apps": [_app_json(row, base_url) for row in await apps.list_apps(here.db)]}
 
 
-@router.get("/{owner}/{alias}")
+@router.get("/{owner}/{alias}", responses=answers(200, App, UnknownApp))
 async def get(owner: str, alias: str, _caller: Reader, here: Here, base_url: BaseUrl) -> dict[str, Any]:
     """One app, with the schemas of its endpoints."""
     return _app_json(await _find(here, f"{owner}/{alias}"), base_url)
 
 
-@router.get("/{owner}/{alias}/openapi.json")
+@router.get("/{owner}/{alias}/openapi.json", responses=refused(UnknownApp))
 async def openapi(owner: str, alias: str, _caller: Reader, here: Here, base_url: BaseUrl) -> dict[str, Any]:
     """How to call the app, as OpenAPI 3.1."""
     return app_openapi(await _find(here, f"{owner}/{alias}"), base_url)

@@ -7,14 +7,16 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Query
 
+from api.answers import Acts, answers
 from api.auth import Admin
 from api.connections import Here
 from stoker import audit
+from stoker.errors import Forbidden
 
 router = APIRouter(prefix="/v1/audit", tags=["audit"])
 
 
-@router.get("")
+@router.get("", responses=answers(200, Acts, Forbidden))
 async def list_acts(
     caller: Admin,
     here: Here,

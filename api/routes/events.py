@@ -2,23 +2,39 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 from uuid import UUID
 
 from fastapi import APIRouter, Header, Query, Response
 from fastapi.responses import StreamingResponse
 
+from api.answers import refused
 from api.auth import Reader
 from api.connections import BaseUrl, Here
 from api.stream import JobStream
 from stoker import job_queries
-from stoker.errors import InvalidRequest
-from stoker.events import EventId
+from stoker.errors import InvalidRequest, NotFound
+from stoker.events import WRITTEN, EventId, EventKind
 
 router = APIRouter(prefix="/v1/jobs", tags=["events"])
 
 STREAM_HEADERS = {"cache-control": "no-cache", "x-accel-buffering": "no"}
 AFTER = "The id of the last event that was seen; what came later is sent."
+SEEN = {"pattern": f"^({WRITTEN.pattern})?$"}
+
+
+def sse(*names: str) -> dict[str, Any]:
+    """The content of a stream of events that have these names, as the document shows it."""
+    event = {
+        "type": "object",
+        "properties": {
+            "event": {"enum": list(names)},
+            "id": {"type": "string"},
+            "data": {"type": "string", "contentMediaType": "application/json"},
+            "retry": {"type": "integer"},
+        },
+    }
+    return {"text/event-stream": {"itemSchema": event}}
 
 
 class EventStream(StreamingResponse):
@@ -26,15 +42,21 @@ class EventStream(StreamingResponse):
 
 
 @router.get(
-    "/{job_id}/events", response_class=EventStream, responses={204: {"description": "The final event was seen."}}
+    "/{job_id}/events",
+    response_class=EventStream,
+    responses={
+        200: {"content": sse(*EventKind)},
+        204: {"description": "The final event was seen."},
+        **refused(InvalidRequest, NotFound),
+    },
 )
 async def events(
     job_id: UUID,
     caller: Reader,
     here: Here,
     base_url: BaseUrl,
-    last_event_id: Annotated[str | None, Header(max_length=60, description=AFTER)] = None,
-    after: Annotated[str | None, Query(max_length=60, description=AFTER)] = None,
+    last_event_id: Annotated[str, Header(max_length=60, description=AFTER, json_schema_extra=SEEN)] = "",
+    after: Annotated[str, Query(max_length=60, description=AFTER, json_schema_extra=SEEN)] = "",
 ) -> Response:
     """Replay the job's events, then follow it until its final event."""
     job = await job_queries.get(here.db, job_id, caller.tenant_id)

@@ -6,9 +6,11 @@ import asyncio
 from typing import Any
 
 from fastapi import APIRouter, Response
+from fastapi.responses import PlainTextResponse
 from prometheus_client import CONTENT_TYPE_LATEST
 from sqlalchemy import text
 
+from api.answers import Health, Readiness, answers
 from api.connections import Connections, Here
 from stoker.database import is_unreachable, reading
 from stoker.errors import StorageUnavailable
@@ -18,13 +20,13 @@ CHECK_S = 3.0
 router = APIRouter(tags=["health"])
 
 
-@router.get("/healthz")
+@router.get("/healthz", responses=answers(200, Health))
 async def healthz() -> dict[str, str]:
     """The process answers."""
     return {"status": "ok"}
 
 
-@router.get("/readyz")
+@router.get("/readyz", responses={**answers(200, Readiness), **answers(503, Readiness)})
 async def readyz(here: Here, response: Response) -> dict[str, Any]:
     """Postgres answers. Redis and the object store are reported, but jobs are accepted without them."""
     postgres, redis, storage = await asyncio.gather(
@@ -37,7 +39,7 @@ async def readyz(here: Here, response: Response) -> dict[str, Any]:
     return {"ready": postgres, "parts": {name: "ok" if ok else "unreachable" for name, ok in parts.items()}}
 
 
-@router.get("/metrics")
+@router.get("/metrics", response_class=PlainTextResponse)
 async def metrics(here: Here) -> Response:
     """Prometheus text."""
     return Response(await here.metrics.render(here.db), media_type=CONTENT_TYPE_LATEST)

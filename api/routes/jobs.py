@@ -8,14 +8,25 @@ from typing import Annotated, Any
 from uuid import UUID
 
 from fastapi import APIRouter, Header, Query, Request, Response
-from pydantic import AwareDatetime
 
 from api import cancels, submission
+from api.answers import Job, Jobs, answers
 from api.auth import Reader, Submitter
-from api.bodies import THREAD_BYTES, JsonRoute, NewJobBody
+from api.bodies import THREAD_BYTES, JsonRoute, NewJobBody, Written
 from api.connections import BaseUrl, Connections, Here
 from api.job_json import job_json, summary_json
 from stoker import job_queries, jobs, log
+from stoker.errors import (
+    Conflict,
+    Forbidden,
+    IdempotencyConflict,
+    InvalidInput,
+    InvalidRequest,
+    NotFound,
+    QueueFull,
+    RateLimited,
+    UnknownApp,
+)
 from stoker.job_queries import JobFilters
 from stoker.jobs import NewJob, Submitted
 from stoker.keys import Caller
@@ -24,10 +35,21 @@ from stoker.states import JobState
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"], route_class=JsonRoute)
 
 IdempotencyKey = Annotated[str | None, Header(min_length=1, max_length=255, description="The same key makes one job.")]
+Place = Annotated[str | None, Query(max_length=200, json_schema_extra={"pattern": job_queries.CURSOR.pattern})]
+ACCEPTED = {
+    "Location": {"description": "The job.", "required": True, "schema": {"type": "string"}},
+    "Idempotency-Replayed": {"description": "It had been accepted before.", "schema": {"const": "true"}},
+}
 NoNul = Annotated[str | None, Query(max_length=200, pattern=r"^[^\x00]*$")]
 
 
-@router.post("", status_code=202)
+@router.post(
+    "",
+    status_code=202,
+    responses=answers(
+        202, Job, Forbidden, UnknownApp, InvalidInput, IdempotencyConflict, RateLimited, QueueFull, headers=ACCEPTED
+    ),
+)
 async def submit(
     request: Request,
     body: NewJobBody,
@@ -56,13 +78,13 @@ async def submit(
     return await _accepted(submitted, here, caller, base_url, response, new)
 
 
-@router.get("/{job_id}")
+@router.get("/{job_id}", responses=answers(200, Job, NotFound))
 async def get(job_id: UUID, caller: Reader, here: Here, base_url: BaseUrl) -> dict[str, Any]:
     """One job, with its attempts, progress, outputs and timings."""
     return job_json(await job_queries.get(here.db, job_id, caller.tenant_id), base_url)
 
 
-@router.get("")
+@router.get("", responses=answers(200, Jobs, InvalidRequest))
 async def list_jobs(
     caller: Reader,
     here: Here,
@@ -70,9 +92,9 @@ async def list_jobs(
     app: NoNul = None,
     state: JobState | None = None,
     tag: NoNul = None,
-    since: AwareDatetime | None = None,
+    since: Written | None = None,
     parent: UUID | None = None,
-    cursor: NoNul = None,
+    cursor: Place = None,
     limit: Annotated[int, Query(ge=1, le=200)] = 50,
 ) -> dict[str, Any]:
     """The tenant's jobs, newest first, in pages: without input, result and outputs, which may be large."""
@@ -81,7 +103,7 @@ async def list_jobs(
     return {"jobs": [summary_json(job, base_url) for job in page.jobs], "next_cursor": page.next_cursor}
 
 
-@router.post("/{job_id}/cancel", status_code=202)
+@router.post("/{job_id}/cancel", status_code=202, responses=answers(202, Job, Forbidden, NotFound, Conflict))
 async def cancel(job_id: UUID, caller: Submitter, here: Here, base_url: BaseUrl) -> dict[str, Any]:
     """Cancel a waiting job at once; ask the node of a running one to stop it."""
     cancelled = await cancels.cancel(here.db, here.bus, here.metrics.counts, job_id, caller.tenant_id)
@@ -90,7 +112,11 @@ async def cancel(job_id: UUID, caller: Submitter, here: Here, base_url: BaseUrl)
     return job_json(job, base_url)
 
 
-@router.post("/{job_id}/retry", status_code=202)
+@router.post(
+    "/{job_id}/retry",
+    status_code=202,
+    responses=answers(202, Job, Forbidden, NotFound, Conflict, RateLimited, QueueFull, headers=ACCEPTED),
+)
 async def retry(job_id: UUID, caller: Submitter, here: Here, base_url: BaseUrl, response: Response) -> dict[str, Any]:
     """Submit a final job again, as a new one whose ``retried_from`` names it."""
     submitted = await jobs.retry(

@@ -7,16 +7,23 @@ from typing import Annotated
 from fastapi import APIRouter, Path, Request, Response
 from fastapi.responses import RedirectResponse
 
+from api.answers import refused
 from api.connections import Here
 from stoker import job_logs, job_queries
 from stoker.errors import NotFound
 
 LINK_S = 3600
+LOCATION = {"Location": {"description": "Of the bytes, for an hour.", "required": True, "schema": {"type": "string"}}}
 
 router = APIRouter(tags=["outputs"])
 
 
-@router.get("/outputs/{token}/{name}", status_code=302, response_class=RedirectResponse)
+@router.get(
+    "/outputs/{token}/{name}",
+    status_code=302,
+    response_class=RedirectResponse,
+    responses={302: {"headers": LOCATION}, **refused(NotFound)},
+)
 @router.head("/outputs/{token}/{name}", status_code=302, include_in_schema=False)
 async def follow(
     token: Annotated[str, Path(pattern=r"^[A-Za-z0-9_-]{32,200}$")], name: str, here: Here, request: Request

@@ -7,22 +7,24 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Path
 
+from api.answers import Tenant, Tenants, answers
 from api.auth import Admin
 from api.bodies import JsonRoute, TenantBody
 from api.connections import Here
 from stoker import tenants
+from stoker.errors import Forbidden, NotFound
 from stoker.tenants import TenantRow
 
 router = APIRouter(prefix="/v1/tenants", tags=["tenants"], route_class=JsonRoute)
 
 
-@router.get("")
+@router.get("", responses=answers(200, Tenants, Forbidden))
 async def list_tenants(_caller: Admin, here: Here) -> dict[str, Any]:
     """All tenants."""
     return {"tenants": [_tenant_json(row) for row in await tenants.list_tenants(here.db)]}
 
 
-@router.post("/{name}")
+@router.post("/{name}", responses=answers(200, Tenant, Forbidden, NotFound))
 async def set_limits(
     name: Annotated[str, Path(pattern=r"^[^\x00]{1,200}$")], body: TenantBody, caller: Admin, here: Here
 ) -> dict[str, Any]:

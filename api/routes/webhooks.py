@@ -8,10 +8,12 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Path, Response
 
+from api.answers import Jwks, NewSecret, Secrets, answers, refused
 from api.auth import Admin
 from api.bodies import JsonRoute, NewSecretBody
 from api.connections import Here
 from stoker import signing_keys
+from stoker.errors import Conflict, Forbidden, NotFound
 
 KEEP_S = 3600
 """How long a receiver may keep the public keys without asking again; a new one signs a day after it is shown."""
@@ -19,7 +21,7 @@ KEEP_S = 3600
 router = APIRouter(tags=["webhooks"], route_class=JsonRoute)
 
 
-@router.get("/.well-known/jwks.json")
+@router.get("/.well-known/jwks.json", responses=answers(200, Jwks))
 async def public_keys(here: Here, response: Response) -> dict[str, Any]:
     """The public keys of webhooks' ed25519 signatures, as a JSON Web Key Set (RFC 7517, RFC 8037)."""
     response.headers["cache-control"] = f"public, max-age={KEEP_S}"
@@ -27,7 +29,7 @@ async def public_keys(here: Here, response: Response) -> dict[str, Any]:
     return {"keys": [_jwk(key_id, key) for key_id, key in found.items()]}
 
 
-@router.post("/v1/webhooks/secrets", status_code=201)
+@router.post("/v1/webhooks/secrets", status_code=201, responses=answers(201, NewSecret, Forbidden, Conflict))
 async def create_secret(body: NewSecretBody, caller: Admin, here: Here) -> dict[str, Any]:
     """Make a secret for the caller's tenant. It is in this answer and in no other.
 
@@ -37,7 +39,7 @@ async def create_secret(body: NewSecretBody, caller: Admin, here: Here) -> dict[
     return {"id": made.id, "secret": made.secret}
 
 
-@router.get("/v1/webhooks/secrets")
+@router.get("/v1/webhooks/secrets", responses=answers(200, Secrets, Forbidden))
 async def list_secrets(caller: Admin, here: Here) -> dict[str, Any]:
     """The tenant's secrets, without what is secret."""
     found = await signing_keys.list_keys(here.db, caller.tenant_id)
@@ -49,7 +51,7 @@ async def list_secrets(caller: Admin, here: Here) -> dict[str, Any]:
     }
 
 
-@router.delete("/v1/webhooks/secrets/{secret_id}", status_code=204)
+@router.delete("/v1/webhooks/secrets/{secret_id}", status_code=204, responses=refused(Forbidden, NotFound, Conflict))
 async def retire_secret(
     secret_id: Annotated[str, Path(pattern=r"^[A-Za-z0-9_]{1,64}$")], caller: Admin, here: Here
 ) -> None:

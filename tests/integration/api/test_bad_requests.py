@@ -195,7 +195,10 @@ PATHS = [
     ("GET", "/v1/jobs?tag=%00", 422, "invalid_input"),
     ("GET", "/v1/apps/no/body", 404, "unknown_app"),
     ("GET", "/v1/apps/no%00/body", 404, "unknown_app"),
-    ("GET", "/v1/files/file_00", 422, "invalid_input"),
+    ("GET", "/v1/files/file_00", 404, "not_found"),
+    ("GET", "/v1/jobs?since=0.5", 422, "invalid_input"),
+    ("GET", "/v1/jobs?cursor={01a20089-9d84-7487-a91f-2a39e1ca1e42}", 400, "invalid_request"),
+    ("GET", "/v1/jobs/00000000-0000-7000-8000-000000000000/events?after=1%20", 404, "not_found"),
     ("GET", "/v1/files/file_" + "0" * 32, 404, "not_found"),
     ("GET", "/v1/jobs/00000000-0000-7000-8000-000000000000/events", 404, "not_found"),
 ]
@@ -206,6 +209,61 @@ async def test_every_error_of_the_framework_is_a_problem_too(
     http: httpx2.AsyncClient, method: str, path: str, status: int, code: str
 ) -> None:
     check_problem(await http.request(method, path), status, code)
+
+
+@pytest.mark.parametrize(
+    ("path", "methods"),
+    [
+        ("/v1/jobs", {"GET", "POST"}),
+        ("/v1/keys", {"GET", "POST"}),
+        ("/v1/webhooks/secrets", {"GET", "POST"}),
+        ("/v1/files/uploads", {"POST"}),
+        ("/outputs/" + "t" * 32 + "/a.png", {"GET", "HEAD"}),
+    ],
+)
+async def test_a_path_names_all_of_its_methods_to_who_tries_another(
+    http: httpx2.AsyncClient, path: str, methods: set[str]
+) -> None:
+    answer = await http.request("PATCH", path)
+
+    check_problem(answer, 405, "method_not_allowed")
+    assert set(answer.headers["allow"].split(", ")) == methods
+
+
+TYPES = [
+    ("/v1/jobs", {"app": "a/b", "priority": True}, ["priority"]),
+    ("/v1/jobs", {"app": "a/b", "max_attempts": "3"}, ["max_attempts"]),
+    ("/v1/jobs", {"app": "a/b", "run_timeout": "60"}, ["run_timeout"]),
+    ("/v1/jobs", {"app": "a/b", "run_at": 1767225600}, ["run_at"]),
+    ("/v1/jobs", {"app": "a/b", "run_at": "1767225600"}, ["run_at"]),
+    ("/v1/files/uploads", {"file_name": "x", "content_type": "a/b", "size_bytes": False}, ["size_bytes"]),
+    ("/v1/files/uploads", {"file_name": "x", "content_type": "a/b", "size_bytes": 1.5}, ["size_bytes"]),
+    ("/v1/keys", {"scopes": ["read"], "best_priority": "0"}, ["best_priority"]),
+    ("/v1/webhooks/secrets", {"at_once": 0}, ["at_once"]),
+    ("/v1/webhooks/secrets", {"at_once": "no"}, ["at_once"]),
+]
+
+
+@pytest.mark.parametrize(("path", "body", "loc"), TYPES)
+async def test_what_is_of_another_type_is_not_taken_for_what_it_may_mean(
+    admin: httpx2.AsyncClient, path: str, body: dict[str, Any], loc: list[str]
+) -> None:
+    problem = check_problem(await admin.post(path, json=body), 422, "invalid_input")
+
+    assert [entry["loc"] for entry in problem["errors"]] == [["body", *loc]]
+
+
+async def test_a_whole_number_may_be_written_with_a_point(http: httpx2.AsyncClient, node: ActingNode, app: str) -> None:
+    answer = await http.post("/v1/jobs", json={"app": app, "input": GOOD, "priority": 7.0, "max_attempts": 2.0})
+
+    assert (answer.status_code, answer.json()["priority"], answer.json()["max_attempts"]) == (202, 7, 2)
+
+
+async def test_an_empty_place_in_a_stream_is_none(http: httpx2.AsyncClient) -> None:
+    for query in ("", "after="):
+        answer = await http.get(f"/v1/events?{query}", headers={"accept": "application/json", "last-event-id": ""})
+
+        assert answer.status_code == 200, answer.text
 
 
 async def test_a_request_keeps_the_id_that_its_caller_gave(http: httpx2.AsyncClient) -> None:
