@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 from fastapi import FastAPI
 from starlette.middleware.cors import CORSMiddleware
 
-from api import openapi, problems
+from api import problems
 from api.connections import open_connections
 from api.edge import Edge
 from api.fal import cdn, proxy, route, wire, wishes
@@ -18,6 +18,7 @@ from api.metrics import Metrics
 from api.routes import (
     apps,
     audit,
+    deletions,
     deliveries,
     events,
     files,
@@ -51,10 +52,9 @@ def create_app(settings: ApiSettings) -> FastAPI:
     app = FastAPI(title="Stoker", version="1", lifespan=lifespan, docs_url=None, redoc_url=None)
     app.state.stopping = stopping
     problems.install(app)
-    openapi.install(app)
     for module in (jobs, events, tenant_events, apps, files, outputs, nodes, queues, tenants, keys, health):
         app.include_router(module.router)
-    for module in (audit, deliveries, webhooks):
+    for module in (audit, deletions, deliveries, webhooks):
         app.include_router(module.router)
     app.include_router(wire.router)
     # The last one added is the outermost.

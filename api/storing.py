@@ -18,9 +18,18 @@ logger = log.get(__name__)
 
 
 async def store(
-    here: Connections, tenant_id: UUID, file_id: str, file_name: str, content_type: str, chunks: AsyncIterator[bytes]
+    here: Connections,
+    tenant_id: UUID,
+    file_id: str,
+    file_name: str,
+    content_type: str,
+    chunks: AsyncIterator[bytes],
+    *,
+    keep_s: float | None,
 ) -> StoredFile:
-    """Store what ``chunks`` yields. ``content_type`` is what its sender says: its first bytes decide.
+    """Store what ``chunks`` yields, to be kept for ``keep_s`` if that is given.
+
+    ``content_type`` is what its sender says: its first bytes decide.
 
     Raises:
         PayloadTooLarge, StorageUnavailable: nothing is kept.
@@ -29,11 +38,18 @@ async def store(
     head = await _head(chunks)
     content_type = media_type(head, content_type)
     stored = await here.storage.put_stream(key, _after(head, chunks), content_type, here.settings.max_upload_bytes)
-    return await record(here, tenant_id, file_id, file_name, content_type, stored)
+    return await record(here, tenant_id, file_id, file_name, content_type, stored, keep_s=keep_s)
 
 
 async def record(
-    here: Connections, tenant_id: UUID, file_id: str, file_name: str, content_type: str, stored: Stored
+    here: Connections,
+    tenant_id: UUID,
+    file_id: str,
+    file_name: str,
+    content_type: str,
+    stored: Stored,
+    *,
+    keep_s: float | None,
 ) -> StoredFile:
     """Make the row of an object that is stored."""
     try:
@@ -46,6 +62,7 @@ async def record(
             file_name=file_name,
             size_bytes=stored.size_bytes,
             sha256=stored.sha256,
+            keep_s=keep_s,
         )
     except BaseException:
         # No row names the object, so nothing else would ever delete it; shielded, for the caller may have hung up.

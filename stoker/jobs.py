@@ -301,8 +301,7 @@ async def retry(
         NotFound: there is no such job, or it is another tenant's.
         Conflict: it is not final yet.
         IdempotencyConflict: the tenant used the key before, for another request.
-        QueueFull: as many jobs wait as may.
-        PayloadRemoved: nothing is left to submit.
+        QueueFull, PayloadRemoved: as many jobs wait as may, or nothing is left to submit.
     """
     async with transaction(db) as tx:
         old = await sql.row(tx, "find_for_retry", {"job_id": job_id, "tenant_id": tenant_id})
@@ -313,10 +312,9 @@ async def retry(
     if old.pop("is_removed"):
         raise PayloadRemoved(f"the input of job {job_id} was removed")
     version = await apps.version(db, old.pop("version_id"))
-    priority = max(old.pop("priority"), best_priority)
-    again = old | {"tags": tuple(old["tags"]), "retried_from": job_id, "idempotency_key": idempotency_key}
-    again["tenant_most_waiting"] = tenant_most_waiting
-    return await submit(db, NewJob(version=version, priority=priority, key_id=key_id, **again))
+    again = old | {"tags": tuple(old["tags"]), "priority": max(old["priority"], best_priority), "key_id": key_id}
+    again |= {"retried_from": job_id, "idempotency_key": idempotency_key, "tenant_most_waiting": tenant_most_waiting}
+    return await submit(db, NewJob(version=version, **again))
 
 
 # Below: statements and the plain values around them. ``tx`` is a transaction that holds the app's lock.

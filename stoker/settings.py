@@ -16,6 +16,8 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from stoker.crash_points import CrashAt
 from stoker.errors import ConfigurationError
 
+Days = Annotated[float | None, Field(gt=0, le=36_600)]
+"""How long something is kept at most; None is for ever."""
 Names = Annotated[frozenset[str], NoDecode]
 """A comma separated list."""
 
@@ -143,7 +145,16 @@ class ControlSettings(ShownSettings):
         default=WEBHOOK_PAUSES_S, description="Seconds between the tries of a webhook, one number a pause."
     )
     webhook_timeout_s: float = Field(default=WEBHOOK_TIMEOUT_S, gt=0, description="Until a receiver must answer.")
-    keep_jobs_days: float | None = Field(default=None, gt=0, description="Final jobs older than this are deleted.")
+    keep_jobs_days: Days = Field(default=None, description="Final jobs older than this are deleted.")
+    keep_payloads_days: Days = Field(default=None, description="Inputs and results, from their job's end on.")
+    keep_outputs_days: Days = Field(default=None, description="Outputs, from their job's end on.")
+    keep_events_days: Days = Field(default=None, description="Events but the last, from their job's end on.")
+    keep_deliveries_days: Days = Field(default=None, description="What webhooks were answered, likewise.")
+    keep_files_days: Days = Field(default=None, description="Uploaded files, from their upload on.")
+    keep_audit_days: Days = Field(default=None, description="Acts of admins.")
+    keep_unstored_s: float = Field(
+        default=3600.0, gt=0, description="How long the result is there of a job that is not to be stored."
+    )
 
     _split = field_validator("webhook_allowed_hosts", mode="before")(lambda value: _split_names(value))
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Row, select
+from sqlalchemy import Row, func, select
 from sqlalchemy.dialects.postgresql import insert as insert_into
 from sqlalchemy.ext.asyncio import AsyncEngine
 
@@ -30,6 +30,7 @@ class StoredFile:
     size_bytes: int
     sha256: str
     created_at: datetime
+    expires_at: datetime | None = None
 
 
 def new_file_id() -> str:
@@ -58,9 +59,13 @@ async def insert(
     size_bytes: int,
     sha256: str,
     job_id: UUID | None = None,
+    keep_s: float | None = None,
 ) -> StoredFile:
-    """Record a file whose bytes are stored. One that a job's app has made goes with that job, and may be known."""
-    row = {
+    """Record a file whose bytes are stored, for ``keep_s`` at most.
+
+    One that a job's app has made goes with that job, and may be known.
+    """
+    row: dict[str, Any] = {
         "job_id": job_id,
         "id": file_id,
         "tenant_id": tenant_id,
@@ -69,6 +74,7 @@ async def insert(
         "file_name": file_name,
         "size_bytes": size_bytes,
         "sha256": sha256,
+        "expires_at": None if keep_s is None else func.stoker_now() + timedelta(seconds=keep_s),
     }
     async with db.begin() as tx:
         storing = insert_into(files).values(row)
@@ -81,16 +87,17 @@ async def get(db: AsyncEngine, file_id: str, tenant_id: UUID | None) -> StoredFi
     """A tenant's file; anybody's if ``tenant_id`` is None.
 
     Raises:
-        NotFound: the tenant has none with this id.
+        NotFound: the tenant has none with this id, or its time has ended.
     """
-    chosen = select(files).where(files.c.id == file_id)
+    is_kept = files.c.expires_at.is_(None) | (files.c.expires_at > func.stoker_now())
+    chosen = select(files).where(files.c.id == file_id, is_kept)
     if tenant_id is not None:
         chosen = chosen.where(files.c.tenant_id == tenant_id)
     async with reading(db) as tx:
         found = await tx.execute(chosen)
         row = found.one_or_none()
     if row is None:
-        raise NotFound(f"there is no file {file_id!r}")
+        raise NotFound(f"there is no file {file_id!r}", hint="Check the id. It may have been deleted, or have expired.")
     return _file(row)
 
 
@@ -104,4 +111,5 @@ def _file(row: Row[Any]) -> StoredFile:
         size_bytes=row.size_bytes,
         sha256=row.sha256,
         created_at=row.created_at,
+        expires_at=row.expires_at,
     )

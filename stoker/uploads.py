@@ -27,7 +27,7 @@ PUBLIC = 4
 
 @dataclass(frozen=True)
 class Upload:
-    """``multipart_id`` is the store's, where the bytes come in parts."""
+    """``multipart_id`` is the store's, where the bytes come in parts. ``keep_s``: how long the file is to be kept."""
 
     id: UUID
     tenant_id: UUID
@@ -35,17 +35,18 @@ class Upload:
     content_type: str
     file_name: str
     multipart_id: str | None
+    keep_s: float | None = None
 
     @property
     def file_id(self) -> str:
         return f"file_{self.id.hex}"
 
 
-def new_upload(tenant_id: UUID, file_name: str, content_type: str) -> Upload:
+def new_upload(tenant_id: UUID, file_name: str, content_type: str, keep_s: float | None) -> Upload:
     """An upload that nobody knows of yet."""
     upload_id = uuid4()
     key = stored_files.object_key(tenant_id, f"file_{upload_id.hex}", file_name)
-    return Upload(upload_id, tenant_id, key, content_type, file_name, None)
+    return Upload(upload_id, tenant_id, key, content_type, file_name, None, keep_s)
 
 
 def is_public(file_id: str) -> bool:
@@ -62,6 +63,7 @@ async def begin(db: AsyncEngine, upload: Upload) -> None:
         "content_type": upload.content_type,
         "file_name": upload.file_name,
         "multipart_id": upload.multipart_id,
+        "keep_s": upload.keep_s,
         "expires_at": func.stoker_now() + OPEN_FOR,
     }
     async with db.begin() as tx:
@@ -102,4 +104,4 @@ async def forget(db: AsyncEngine, upload_ids: list[UUID]) -> None:
 
 
 def _upload(row: Row[Any]) -> Upload:
-    return Upload(row.id, row.tenant_id, row.key, row.content_type, row.file_name, row.multipart_id)
+    return Upload(row.id, row.tenant_id, row.key, row.content_type, row.file_name, row.multipart_id, row.keep_s)

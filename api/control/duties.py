@@ -1,10 +1,12 @@
-"""The duties: a few lines each around ``stoker``, which decides. Webhooks are ``api.control.deliverer``'s."""
+"""The duties: a few lines each around ``stoker``, which decides.
+
+Webhooks are ``api.control.deliverer``'s, retention is ``api.control.pruning``'s.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from datetime import timedelta
 from uuid import UUID
 
 from sqlalchemy import text
@@ -14,11 +16,11 @@ from api import cancels
 from api.control.deliverer import Deliverer
 from api.control.loop import Duty
 from api.control.metrics import ControlMetrics
+from api.control.pruning import Pruner
 from api.control.reaper import Reaper
 from stoker import children, event_clock, job_queries, jobs, lanes, log, uploads
 from stoker.bus import Bus
 from stoker.crash_points import Point, reach
-from stoker.database import reading
 from stoker.errors import NodeLost, StokerError
 from stoker.jobs import Moved
 from stoker.queue import Doorbell
@@ -26,31 +28,11 @@ from stoker.settings import ControlSettings
 from stoker.states import JobState
 from stoker.storage import Storage
 
-PRUNE_AT_ONCE = 200
 CLOCK_S = 10.0
 UPLOADS_S = 60.0
 DELIVER_S = 0.1
 """A look costs next to nothing, and a receiver with many deliveries gets a handful at each."""
 CHARGE_S = 5.0
-
-OLD_JOBS = text("""
-SELECT id, tenant_id FROM jobs
-WHERE finished_at < stoker_now() - :age
-  AND NOT EXISTS (SELECT FROM jobs child WHERE child.parent_id = jobs.id)
-ORDER BY finished_at LIMIT :limit
-""")
-# Who comes back with a place before what is deleted must hear of it.
-DELETE_JOBS = text("""
-WITH gone AS (
-    DELETE FROM jobs WHERE id = ANY(:job_ids) AND finished_at IS NOT NULL RETURNING id, tenant_id
-), passed_on AS (
-    DELETE FROM files f USING gone g WHERE f.job_id = g.id
-)
-UPDATE tenants t SET events_pruned = greatest(t.events_pruned, p.mark)
-FROM (
-    SELECT g.tenant_id, max(h.mark) AS mark FROM gone g JOIN job_heads h ON h.job_id = g.id GROUP BY g.tenant_id
-) p WHERE t.id = p.tenant_id
-""")
 
 # One replica at a time: requests are carried out in the order in which they were made.
 MY_TURN = text("SELECT pg_try_advisory_xact_lock(hashtextextended('stoker admin_requests', 0))")
@@ -76,7 +58,7 @@ class Control:
     def duties(self) -> list[Duty]:
         """All of them, with their pace."""
         reap_s = self.settings.reap_s
-        duties = [
+        return [
             Duty("reap", reap_s, self.reap),
             Duty("expire_unstarted", reap_s, self.expire_unstarted),
             Duty("promote_due", reap_s, self.promote_due),
@@ -87,10 +69,8 @@ class Control:
             Duty("deliver", DELIVER_S, self.deliverer.deliver_due),
             Duty("event_clock", CLOCK_S, self.keep_event_clock),
             Duty("end_uploads", UPLOADS_S, self.end_uploads),
+            *Pruner(self.settings, self.db, self.storage).duties(),
         ]
-        if self.settings.keep_jobs_days is not None:
-            duties.append(Duty("prune", 60.0, self.prune))
-        return duties
 
     async def reap(self) -> None:
         """Take back the jobs of nodes that stopped renewing."""
@@ -153,23 +133,6 @@ class Control:
                 reach(Point.CONTROL_REQUEST_CARRIED_OUT)
                 await connection.execute(ANSWER_REQUEST, {"id": request.id, "answer": answer})
             logger.info("admin_request_done", action=request.action, target=request.target, answer=answer)
-
-    async def prune(self) -> None:
-        """Delete final jobs past their retention: objects first, so that none is left without a row.
-
-        All that their attempts stored: what an attempt without a lease has uploaded is in no row.
-        """
-        age = timedelta(days=self.settings.keep_jobs_days or 0)
-        async with reading(self.db) as connection:
-            old = (await connection.execute(OLD_JOBS, {"age": age, "limit": PRUNE_AT_ONCE})).all()
-        if not old:
-            return
-        objects = 0
-        for job in old:
-            objects += await self.storage.delete_prefix(f"{job.tenant_id}/{job.id}/")
-        async with self.db.begin() as connection:
-            await connection.execute(DELETE_JOBS, {"job_ids": [job.id for job in old]})
-        logger.info("jobs_pruned", jobs=len(old), objects=objects)
 
     async def _carry_out(self, request_id: int, action: str, target: str) -> str:
         try:

@@ -20,6 +20,7 @@ from api import storing
 from api.connections import BaseUrl, Connections, Here
 from api.fal.rest import access_url, begin_parts, name_of, type_of
 from api.fal.route import FalRoute
+from api.fal.wishes import KeepS
 from stoker import key_tokens, stored_files, uploads
 from stoker.errors import InvalidRequest, NotFound, PayloadTooLarge, StorageRefused, Unauthenticated
 from stoker.sniffing import HEAD_BYTES, media_type
@@ -75,11 +76,12 @@ async def upload(
     tenant_id: Holder,
     here: Here,
     base_url: BaseUrl,
+    keep_s: KeepS,
     x_fal_file_name: FileName = "",
     content_type: ContentType = "",
 ) -> JSONResponse:
     """Store the request's body."""
-    new = uploads.new_upload(tenant_id, name_of(_text(x_fal_file_name)), type_of(content_type))
+    new = uploads.new_upload(tenant_id, name_of(_text(x_fal_file_name)), type_of(content_type), keep_s)
     await _store(here, new, request.stream())
     return JSONResponse({"access_url": access_url(new.file_id, new.file_name, base_url)})
 
@@ -89,11 +91,12 @@ async def upload_in_parts(
     tenant_id: Holder,
     here: Here,
     base_url: BaseUrl,
+    keep_s: KeepS,
     x_fal_file_name: FileName = "",
     content_type: ContentType = "",
 ) -> JSONResponse:
     """Begin a file that comes in parts."""
-    new = await begin_parts(here, tenant_id, _text(x_fal_file_name), content_type)
+    new = await begin_parts(here, tenant_id, _text(x_fal_file_name), content_type, keep_s)
     return JSONResponse({"access_url": access_url(new.file_id, new.file_name, base_url), "uploadId": str(new.id)})
 
 
@@ -161,7 +164,8 @@ async def _own(here: Connections, upload_id: UUID, file_id: str, tenant_id: UUID
 
 
 async def _store(here: Connections, new: Upload, chunks: AsyncIterator[bytes]) -> None:
-    await storing.store(here, new.tenant_id, new.file_id, new.file_name, new.content_type, chunks)
+    about = (new.tenant_id, new.file_id, new.file_name, new.content_type)
+    await storing.store(here, *about, chunks, keep_s=new.keep_s)
 
 
 async def _put_part(request: Request, here: Connections, found: Upload, number: int) -> JSONResponse:
@@ -197,7 +201,8 @@ async def _complete(request: Request, here: Connections, found: Upload) -> JSONR
         raise PayloadTooLarge(f"a file may have {here.settings.max_upload_bytes} bytes")
     kind = media_type(await here.storage.beginning(found.key, HEAD_BYTES), found.content_type)
     stored = Stored(found.key, size, "")  # nobody has seen all of its bytes
-    await storing.record(here, found.tenant_id, found.file_id, found.file_name, kind, stored)
+    about = (found.tenant_id, found.file_id, found.file_name, kind)
+    await storing.record(here, *about, stored, keep_s=found.keep_s)
     await uploads.complete(here.db, found)
     return JSONResponse({})
 

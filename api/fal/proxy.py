@@ -16,7 +16,13 @@ from stoker.errors import InvalidRequest
 
 PATH = "/api/fal/proxy"
 TARGET = "x-fal-target-url"
-PREFIXES = {"queue.fal.run": "/queue", "fal.run": "/run", "rest.fal.ai": "/rest", "rest.alpha.fal.ai": "/rest"}
+PREFIXES = {
+    "queue.fal.run": "/queue",
+    "fal.run": "/run",
+    "rest.fal.ai": "/rest",
+    "rest.alpha.fal.ai": "/rest",
+    "api.fal.ai": "/rest",
+}
 
 HOSTS = f"Its hosts are {', '.join(PREFIXES)}, by https and without a port."
 

@@ -31,7 +31,7 @@ from api.routes.events import STREAM_HEADERS, EventStream
 from api.stream import PING
 from api.told import is_last
 from stoker import job_queries, job_status
-from stoker.errors import Conflict, NotFound
+from stoker.errors import Conflict, NotFound, PayloadRemoved
 from stoker.events import Event, EventKind
 from stoker.job_status import JobStatus
 from stoker.states import JobState
@@ -164,9 +164,12 @@ async def answer_of(here: Connections, job_id: UUID, tenant_id: UUID, base_url: 
     if not job.state.is_final:
         # Their clients take any 2xx for a result.
         return JSONResponse({"detail": "Request is still in progress"}, 400, headers)
-    if job.state is JobState.SUCCEEDED:
+    if job.state is not JobState.SUCCEEDED:
+        answer = as_response(errors.of_job(job.error if job.state is JobState.FAILED else None))
+    elif job.payload_removed_at is not None:
+        answer = as_response(errors.of_request(PayloadRemoved(f"the result of request {job_id} was removed")))
+    else:
         return Response(orjson.dumps(with_links(job.result, job.outputs, base_url)), 200, headers, "application/json")
-    answer = as_response(errors.of_job(job.error if job.state is JobState.FAILED else None))
     answer.headers.update(headers)
     return answer
 

@@ -19,6 +19,7 @@ from api.auth import Submitter
 from api.bodies import MEDIA_TYPE
 from api.connections import BaseUrl, Connections, Here
 from api.fal.route import FalRoute
+from api.fal.wishes import KeepS
 from stoker import key_tokens, stored_files, uploads
 from stoker.uploads import Upload
 
@@ -49,22 +50,26 @@ async def token(caller: Submitter, here: Here, base_url: BaseUrl) -> JSONRespons
 
 
 @router.post("/upload/initiate")
-async def initiate(body: NewFile, caller: Submitter, here: Here, base_url: BaseUrl) -> JSONResponse:
+async def initiate(body: NewFile, caller: Submitter, here: Here, base_url: BaseUrl, keep_s: KeepS) -> JSONResponse:
     """Where one PUT of all bytes goes, and the address that the file will have."""
-    upload = uploads.new_upload(caller.tenant_id, name_of(body.file_name), type_of(body.content_type))
+    upload = uploads.new_upload(caller.tenant_id, name_of(body.file_name), type_of(body.content_type), keep_s)
     await uploads.begin(here.db, upload)
     return _places(upload, base_url)
 
 
 @router.post("/upload/initiate-multipart")
-async def initiate_multipart(body: NewFile, caller: Submitter, here: Here, base_url: BaseUrl) -> JSONResponse:
+async def initiate_multipart(
+    body: NewFile, caller: Submitter, here: Here, base_url: BaseUrl, keep_s: KeepS
+) -> JSONResponse:
     """The same for bytes that come in parts."""
-    return _places(await begin_parts(here, caller.tenant_id, body.file_name, body.content_type), base_url)
+    return _places(await begin_parts(here, caller.tenant_id, body.file_name, body.content_type, keep_s), base_url)
 
 
-async def begin_parts(here: Connections, tenant_id: UUID, file_name: str, content_type: str) -> Upload:
+async def begin_parts(
+    here: Connections, tenant_id: UUID, file_name: str, content_type: str, keep_s: float | None
+) -> Upload:
     """Begin an upload in parts."""
-    upload = uploads.new_upload(tenant_id, name_of(file_name), type_of(content_type))
+    upload = uploads.new_upload(tenant_id, name_of(file_name), type_of(content_type), keep_s)
     multipart_id = await here.storage.begin_multipart(upload.key, upload.content_type)
     upload = replace(upload, multipart_id=multipart_id)
     await uploads.begin(here.db, upload)

@@ -123,5 +123,11 @@ async def _of(request: Request) -> Wishes:
     return read(request.headers)
 
 
+async def _kept(request: Request) -> float | None:
+    return lifecycle(request.headers)[0]
+
+
 Wished = Annotated[Wishes, Depends(_of)]
 """The wishes of a request, as a route's parameter."""
+KeepS = Annotated[float | None, Depends(_kept)]
+"""How many seconds an uploaded file is to be kept, likewise."""

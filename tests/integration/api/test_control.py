@@ -21,6 +21,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from api.control.deliverer import Deliverer
 from api.control.duties import Control
 from api.control.loop import Duty, run_duties
+from api.control.pruning import Pruner
 from stoker import jobs, stored_files, uploads
 from stoker.bus import Bus
 from stoker.database import make_engine
@@ -272,7 +273,9 @@ async def test_final_jobs_past_their_retention_are_deleted_with_their_objects(
     aged = "UPDATE jobs SET finished_at = finished_at - interval '2 days' WHERE id = :id"
     await run(db, aged, id=old)
 
-    await control.prune()
+    pruner = Pruner(control.settings, db, storage)
+    await pruner.prune_old()
+    await pruner.remove_objects()
 
     left = [job["id"] for job in (await http.get("/v1/jobs")).json()["jobs"]]
     assert left == [waiting, young]
