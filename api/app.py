@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 from fastapi import FastAPI
 from starlette.middleware.cors import CORSMiddleware
 
-from api import problems
+from api import openapi, problems
 from api.connections import open_connections
 from api.edge import Edge
 from api.fal import cdn, proxy, route, wire, wishes
@@ -52,6 +52,7 @@ def create_app(settings: ApiSettings) -> FastAPI:
     app = FastAPI(title="Stoker", version="1", lifespan=lifespan, docs_url=None, redoc_url=None)
     app.state.stopping = stopping
     problems.install(app)
+    openapi.install(app)
     for module in (jobs, events, tenant_events, apps, files, outputs, nodes, queues, tenants, keys, health):
         app.include_router(module.router)
     for module in (audit, deletions, deliveries, webhooks):

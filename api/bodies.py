@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Coroutine
 from datetime import UTC, datetime, timedelta
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import orjson
 import pydantic
 from anyio import to_thread
 from fastapi import Request, Response
 from fastapi.routing import APIRoute
-from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic_core import PydanticCustomError
 
 from stoker.depth import MAX_DEPTH, is_too_deep
 from stoker.errors import InvalidRequest
@@ -26,7 +28,10 @@ FILE_NAME = r"^([^\x00-\x1f\x7f/\\]*[^\x00-\x1f\x7f/\\.][^\x00-\x1f\x7f/\\]*|\.{
 """A file's own name: no folder's, not the one above, and nothing that ends a line."""
 NUL_ESCAPE = b"\\u0000"
 NO_CAP = 2**31 - 1
+MOST_EXACT = 2**53
+"""Beyond it a float is no longer one whole number."""
 
+DATE = re.compile(r"\d{4}-")
 MOST_AHEAD = timedelta(days=3653)
 
 
@@ -41,7 +46,19 @@ def _in_reach(moment: datetime) -> datetime:
     return moment
 
 
-Moment = Annotated[AwareDatetime, AfterValidator(_in_reach)]
+def _without_point(value: Any) -> Any:
+    return int(value) if isinstance(value, float) and value.is_integer() and abs(value) < MOST_EXACT else value
+
+
+def _is_written(value: Any) -> Any:
+    """A number is no time: whether it counts seconds or milliseconds, and from when, would be guessed."""
+    if not isinstance(value, str) or DATE.match(value) is None:
+        raise PydanticCustomError("datetime_type", "Input should be a time as 2026-01-31T12:00:00Z")
+    return value
+
+
+Written = Annotated[AwareDatetime, Field(strict=False), BeforeValidator(_is_written)]
+Moment = Annotated[Written, AfterValidator(_in_reach)]
 Seconds = Annotated[float, Field(gt=0, le=MAX_SECONDS)]
 Kept = Annotated[float, Field(strict=True, gt=0, le=MOST_KEPT_S)]
 Label = Annotated[str, Field(min_length=1, max_length=100)]
@@ -74,7 +91,15 @@ class JsonRoute(APIRoute):
 
 
 class Body(BaseModel):
-    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
+    """What is a number is no text and no flag, and the other way round."""
+
+    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True, strict=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _whole(cls, data: Any) -> Any:
+        """12.0 is a whole number, as JSON Schema has it."""
+        return {name: _without_point(value) for name, value in data.items()} if isinstance(data, dict) else data
 
 
 def _check_webhook(url: str | None) -> str | None:
@@ -90,7 +115,9 @@ class NewJobBody(Body):
     endpoint: Annotated[str, Field(max_length=200)] = "/"
     input: dict[str, Any] = Field(default_factory=dict)
     priority: Annotated[int, Field(ge=0, le=9, description="0 is first. Default 5.")] | None = None
-    webhook_url: Annotated[str | None, Field(max_length=2000), AfterValidator(_check_webhook)] = None
+    webhook_url: Annotated[
+        str | None, Field(max_length=2000, json_schema_extra={"pattern": "^https?://"}), AfterValidator(_check_webhook)
+    ] = None
     run_at: Annotated[Moment | None, Field(description="Not before this time.")] = None
     start_timeout: Annotated[Seconds | None, Field(description="Fail unless started within so many seconds.")] = None
     run_timeout: Annotated[Seconds | None, Field(description="Fail an attempt that runs longer, in seconds.")] = None
@@ -116,14 +143,14 @@ class NewUploadBody(Body):
 
     file_name: Annotated[str, Field(min_length=1, max_length=200, pattern=FILE_NAME)]
     content_type: Annotated[str, Field(max_length=121, pattern=f"^{MEDIA_TYPE}$"), AfterValidator(str.lower)]
-    size_bytes: Annotated[int, Field(ge=0)]
+    size_bytes: Annotated[int, Field(ge=0, lt=MOST_EXACT)]
     keep: Annotated[Kept | None, Field(description="Seconds that it is to be kept.")] = None
 
 
 class NewKeyBody(Body):
     """A key for the caller's own tenant."""
 
-    scopes: Annotated[list[str], Field(min_length=1, max_length=3)]
+    scopes: Annotated[list[Literal["run", "read", "admin"]], Field(min_length=1, max_length=3)]
     name: Annotated[str, Field(max_length=100)] = ""
     expires_at: Moment | None = None
     best_priority: Annotated[int | None, Field(ge=0, le=9, description="Default: as good as the caller's.")] = None

@@ -7,28 +7,45 @@ from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Header, Path, Query, Request
+from starlette.convertors import StringConvertor, register_url_convertor
 
 from api import storing
+from api.answers import File, FileWithLink, Upload, answers
 from api.auth import Reader, Submitter
 from api.bodies import FILE_NAME, MEDIA_TYPE, JsonRoute, NewUploadBody
 from api.connections import BaseUrl, Here
 from stoker import stored_files
-from stoker.errors import InvalidRequest, PayloadTooLarge
-from stoker.sniffing import UNKNOWN
+from stoker.errors import Forbidden, InvalidRequest, NotFound, PayloadTooLarge
 from stoker.manifest import MOST_KEPT_S
+from stoker.sniffing import UNKNOWN
 from stoker.stored_files import StoredFile
 
 UPLOAD_PATH = "/v1/files"
 LINK_S = 3600
 DEFAULT_TYPE = "application/octet-stream"
+BYTES = {kind: {"schema": {"type": "string", "format": "binary"}} for kind in (DEFAULT_TYPE, "image/*")}
+"""What a body is in the document, for example: whatever it is, of its own media type."""
 
+
+class FileIdConvertor(StringConvertor):
+    """So that ``uploads`` is none: a GET of it is a method that it does not know."""
+
+    regex = "file_[0-9a-f]{32}"
+
+
+register_url_convertor("file_id", FileIdConvertor())
 router = APIRouter(prefix=UPLOAD_PATH, tags=["files"], route_class=JsonRoute)
 
 FileName = Annotated[str, Query(min_length=1, max_length=200, pattern=FILE_NAME)]
 FileId = Annotated[str, Path(pattern=r"^file_[0-9a-f]{32}$")]
 
 
-@router.post("", status_code=201)
+@router.post(
+    "",
+    status_code=201,
+    responses=answers(201, File, Forbidden),
+    openapi_extra={"requestBody": {"content": BYTES}},
+)
 async def upload(
     request: Request,
     caller: Submitter,
@@ -36,7 +53,7 @@ async def upload(
     base_url: BaseUrl,
     file_name: FileName = "file",
     keep: Annotated[float | None, Query(gt=0, le=MOST_KEPT_S, description="Seconds that it is to be kept.")] = None,
-    content_type: Annotated[str | None, Header()] = None,
+    content_type: Annotated[str | None, Header(include_in_schema=False)] = None,
 ) -> dict[str, Any]:
     """Store the request's body. The answer's ``url`` is what an input names."""
     kind = (content_type or DEFAULT_TYPE).partition(";")[0].strip().lower()
@@ -50,7 +67,7 @@ async def upload(
     return _file_json(row, base_url)
 
 
-@router.post("/uploads", status_code=201)
+@router.post("/uploads", status_code=201, responses=answers(201, Upload, Forbidden))
 async def begin_upload(body: NewUploadBody, caller: Submitter, here: Here, base_url: BaseUrl) -> dict[str, Any]:
     """Make a link that takes one PUT of exactly this size and type. The file can be used once that PUT is done."""
     if body.size_bytes > here.settings.max_upload_bytes:
@@ -77,7 +94,7 @@ async def begin_upload(body: NewUploadBody, caller: Submitter, here: Here, base_
     }
 
 
-@router.get("/{file_id}")
+@router.get("/{file_id:file_id}", responses=answers(200, FileWithLink, NotFound))
 async def get(file_id: FileId, caller: Reader, here: Here, base_url: BaseUrl) -> dict[str, Any]:
     """A file, with a link to its bytes that lasts an hour."""
     row = await stored_files.get(here.db, file_id, caller.tenant_id)
