@@ -8,6 +8,7 @@ import hashlib
 from pydantic import BaseModel, Field
 
 from stoker import App, File, endpoint
+from stoker.compat.fal import toolkit
 from tests.apps.well import is_there
 
 
@@ -27,6 +28,15 @@ class Bytes(BaseModel):
 class Digest(BaseModel):
     sha256: str
     size_bytes: int
+
+
+class Seen(BaseModel):
+    image: toolkit.Image
+
+
+class Size(BaseModel):
+    width: int
+    height: int
 
 
 class Patience(BaseModel):
@@ -52,6 +62,11 @@ class Served(App):
         path = await self.fetch(request.file)
         content = await asyncio.to_thread(path.read_bytes)
         return Digest(sha256=hashlib.sha256(content).hexdigest(), size_bytes=len(content))
+
+    @endpoint("/look")
+    async def look(self, request: Seen) -> Size:
+        picture = await asyncio.to_thread(request.image.to_pil)
+        return Size(width=picture.width, height=picture.height)
 
     @endpoint("/wait", run_timeout=600)
     async def wait(self, request: Patience) -> Answer:

@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from pathlib import Path
 
 import pytest
 
+from api.bodies import NewJobBody
+from api.protocol import MAX_HEAD_BYTES, MAX_HEADERS
 from stoker import settings
 from stoker.cli.program import PARTS, VERBS
+from stoker.compat.fal.toolkit import MAX_POINTS
+from stoker.depth import MAX_DEPTH
+from stoker.validation import MAX_ERRORS
+from tests.integration.security.table import ROWS
+from worker_node.apphost.protocol import MAX_EVENT_BYTES, MAX_FILES, MAX_RESULT_BYTES
+from worker_node.inputs import DATA_URI_BYTES
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("examples/**/*.md")])
@@ -75,3 +84,29 @@ def test_every_verb_that_a_page_types_is_one():
     typed = set(re.findall(r"(?:\.venv/bin/|`|')stoker ([a-z]+)", pages))
 
     assert typed - {*VERBS, *PARTS, "keys", "queues", "tenants", "webhooks"} == set()
+
+
+def test_the_table_of_hostile_requests_is_counted_as_it_is():
+    table = (ROOT / "docs/security.md").read_text().partition("| Kind | Rows |")[2]
+    written = dict(re.findall(r"^\| ([^|]+) \| (\d+) \|[^|]*\|$", table, re.MULTILINE))
+    counted = Counter(row.kind for row in ROWS)
+
+    assert {kind: int(count) for kind, count in written.items()} == {**counted, "all": len(ROWS)}
+    assert len({row.id for row in ROWS}) == len(ROWS)
+
+
+def test_the_limits_on_the_page_about_security_are_those_of_the_code():
+    page = (ROOT / "docs/security.md").read_text()
+    rows = dict(re.findall(r"^\| ([^|]+) \| ([^|]+) \| [^|]+ \|$", page, re.MULTILINE))
+
+    assert rows["a request's address and headers"] == f"{MAX_HEAD_BYTES // 1024} kB, {MAX_HEADERS} headers"
+    assert f"({settings.ApiSettings.model_fields['max_body_bytes'].default})" in rows["a body"]
+    assert f"({settings.ApiSettings.model_fields['max_upload_bytes'].default})" in rows["a file"]
+    assert rows["levels of JSON"] == str(MAX_DEPTH)
+    assert rows["places that are told of one input"] == str(MAX_ERRORS)
+    assert rows["a data URI"] == f"{DATA_URI_BYTES} bytes"
+    assert rows["a result"] == f"{MAX_RESULT_BYTES} characters of JSON, {MAX_FILES} files"
+    assert rows["an event"] == f"{MAX_EVENT_BYTES} bytes of JSON"
+    assert f"{MAX_POINTS:,} points" in page
+    body = NewJobBody.model_json_schema()["properties"]["tags"]
+    assert rows["tags of a job"] == f"{body['maxItems']}, of {body['items']['maxLength']} characters each"

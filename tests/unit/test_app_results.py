@@ -15,7 +15,7 @@ from pydantic import BaseModel, Field, field_serializer
 
 from stoker import File, Image
 from stoker.errors import AppError, InvalidInput, JobCancelled, WorkerCrashed
-from worker_node.apphost import failures, pictures, protocol
+from worker_node.apphost import failures, pictures, protocol, results
 from worker_node.apphost.results import event_json, is_light, render
 from worker_node.distributed import CallCancelled, RankDied, RankFailed
 
@@ -119,6 +119,24 @@ def test_a_result_that_is_nested_too_deeply_is_the_apps_error(
 @pytest.mark.parametrize("levels", [100, 240, 300, 2000])
 def test_an_event_that_is_nested_too_deeply_says_so(levels: int) -> None:
     assert list(json.loads(event_json({"value": nested(levels)}))) == ["message"]
+
+
+def test_a_result_of_more_files_than_there_may_be_is_the_apps_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(results, "MAX_FILES", 3)
+    files = [File.from_bytes(b"x", content_type="text/plain") for _ in range(4)]
+
+    assert len(render({"files": files[:3]}, None, tmp_path).files) == 3
+    with pytest.raises(AppError, match="more than 3 files") as refused:
+        render({"files": files}, None, tmp_path)
+    assert "archive" in refused.value.hint
+
+
+def test_a_result_of_more_json_than_there_may_be_is_the_apps_error(tmp_path: Path) -> None:
+    with pytest.raises(AppError, match=f"{protocol.MAX_RESULT_BYTES} are allowed") as refused:
+        render({"text": "x" * protocol.MAX_RESULT_BYTES}, None, tmp_path)
+    assert "File.from_bytes" in refused.value.hint
 
 
 def test_an_event_never_fails_for_what_json_cannot_say() -> None:

@@ -16,6 +16,8 @@ import msgpack
 MAX_FRAME_BYTES = 64 * 2**20
 """More than any JSON that a job may hold. A length beyond it is not ours: something wrote to the socket."""
 MAX_RESULT_BYTES = 5_000_000
+MAX_FILES = 1000
+"""Of a result: each is stored by itself, has a row, and stands in every answer about the job."""
 MAX_EVENT_BYTES = 2**16
 """Of an event's JSON. A job's newest progress rides on the heartbeat that keeps the leases of all jobs of its node."""
 

@@ -25,7 +25,7 @@ from stoker.depth import MAX_DEPTH, is_too_deep
 from stoker.errors import AppError
 from stoker.files import File, Image
 from worker_node.apphost.pictures import picture_of
-from worker_node.apphost.protocol import MAX_EVENT_BYTES, MAX_RESULT_BYTES
+from worker_node.apphost.protocol import MAX_EVENT_BYTES, MAX_FILES, MAX_RESULT_BYTES
 
 _UNKNOWN, _LONGEST_TYPE = "application/octet-stream", 255
 _CONTENT_TYPE = re.compile(r"[\w.+-]+/[\w.+-]+(;[ -~]*)?", re.ASCII)
@@ -47,7 +47,7 @@ def render(returned: Any, response: type[BaseModel] | None, folder: Path) -> Ren
     """Turn what an endpoint returned into JSON, with the bytes of its Files under ``folder``.
 
     Raises:
-        AppError: it is no object, breaks the response model, or holds what JSON cannot say.
+        AppError: it is no object, breaks the response model, holds what JSON cannot say, or too much.
     """
     try:
         return _rendered(returned, response, folder)
@@ -194,6 +194,9 @@ class _Writer:
             return fields
         if not at:
             raise _problem(at, "a File alone is no result: put it into a field")
+        if len(self.files) == MAX_FILES:
+            hint = "Put what belongs together into one file, such as an archive, or do it in several jobs."
+            raise AppError(f"there are more than {MAX_FILES} files in one result", hint=hint)
         content_type = file.content_type or _guess(file.file_name) or _UNKNOWN
         if len(content_type) > _LONGEST_TYPE or not _CONTENT_TYPE.fullmatch(content_type):
             content_type = _UNKNOWN  # no header could carry it, so no store would take the file

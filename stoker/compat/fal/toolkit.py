@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from pydantic import Field
 
+from stoker.errors import InvalidFile
 from stoker.files import File as StokerFile
 
 if TYPE_CHECKING:
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
 __all__ = ["File", "Image"]
 
 DEFAULT_TYPE = "application/octet-stream"
+MAX_POINTS = 100_000_000
+"""Of a picture that is read: a few kilobytes can say that they are a million times as many."""
+SMALLER = f"Send a picture of at most {MAX_POINTS} points."
 
 
 class File(StokerFile):
@@ -71,7 +75,22 @@ class Image(File):
         return cls(content_type=f"image/{kind}", width=width, height=height, **fields).at(pil_image)
 
     def to_pil(self, mode: str = "RGB") -> Picture:
-        """The picture, in ``mode``."""
+        """The picture, in ``mode``.
+
+        Raises:
+            InvalidFile: it is none, or has more points than anybody means to send.
+        """
         from PIL import Image as Pil
 
-        return Pil.open(io.BytesIO(self.as_bytes())).convert(mode)
+        content = io.BytesIO(self.as_bytes())
+        try:
+            picture = Pil.open(content)
+            if picture.width * picture.height > MAX_POINTS:
+                raise InvalidFile(f"the picture has {picture.width} x {picture.height} points", hint=SMALLER)
+            return picture.convert(mode)
+        except Pil.DecompressionBombError as error:
+            raise InvalidFile("the picture has far too many points", hint=SMALLER) from error
+        except (OSError, SyntaxError) as error:
+            raise InvalidFile(
+                f"no picture that can be read: {error}", hint="Send a whole PNG, JPEG or WebP."
+            ) from error

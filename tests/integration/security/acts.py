@@ -86,9 +86,11 @@ class Input:
     """A job whose app is handed the file that ``link`` names: the real node is to fetch it. The job as it ended."""
 
     link: str
+    endpoint: str = "/digest"
+    name: str = "file"
 
     async def __call__(self, world: World) -> dict[str, Any]:
-        return await world.run({"file": {"url": world.filled(self.link)}}, endpoint="/digest")
+        return await world.run({self.name: {"url": world.filled(self.link)}}, endpoint=self.endpoint)
 
 
 @dataclass(frozen=True)

@@ -130,8 +130,8 @@ ROWS = rows(
     ("to pause an app with a running key", asked("POST", "/v1/queues/$app/pause", key="runner"), FORBIDDEN),
     ("to be first with a key that may not", asked("POST", "/v1/jobs", {**JOB, "priority": 0}, key="runner"), FORBIDDEN),
     (
-        "a key of a scope that there is not",
-        asked("POST", "/v1/keys", {"scopes": ["root"]}, key="stranger"),
-        Problem(400, "invalid_request"),
+        "a key that is better than the first",
+        asked("POST", "/v1/keys", {"scopes": ["run"], "best_priority": -1}, key="stranger"),
+        Problem(422, "invalid_input"),
     ),
 )

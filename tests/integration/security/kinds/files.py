@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import base64
+import struct
+import zlib
+
 from tests.integration.security.acts import Http, Input, Uploaded
 from tests.integration.security.refusals import Download, JobFailed, Problem
 from tests.integration.security.rows import rows
@@ -15,6 +19,20 @@ PNG_THAT_IS_NONE = b"\x89PNG" + HTML
 GIF_AND_SCRIPT = b"GIF89a/*\x00*/=1;alert(1)//"
 UTF16_HTML = HTML.decode().encode("utf-16")
 PDF = b"%PDF-1.7\n1 0 obj<</OpenAction<</S/JavaScript/JS(app.alert(1))>>>>endobj"
+
+
+def picture(width: int, height: int) -> str:
+    """A PNG that says it has so many points, and has next to none of them, as a link."""
+    chunks = [(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)), (b"IDAT", zlib.compress(bytes(9)))]
+    written = [
+        struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data)) for name, data in chunks
+    ]
+    return "data:image/png;base64," + base64.b64encode(b"\x89PNG\r\n\x1a\n" + b"".join(written)).decode()
+
+
+def seen(link: str) -> Input:
+    """A job whose app decodes it."""
+    return Input(link, "/look", "image")
 
 
 def named(kind: str) -> Http:
@@ -50,6 +68,10 @@ ROWS = rows(
         Uploaded("native", PDF, "image/png"),
         Download((BYTES, "application/pdf")),
     ),
+    ("a picture of a hundred thousand million points", seen(picture(400_000, 250_000)), JobFailed("invalid_file")),
+    ("a picture of more points than are read", seen(picture(10_000, 10_001)), JobFailed("invalid_file")),
+    ("a picture that ends before its points", seen(picture(100, 100)), JobFailed("invalid_file")),
+    ("a text in place of a picture", seen("data:image/png;base64,aGVsbG8="), JobFailed("invalid_file")),
     ("a type that is none", named("picture"), Problem(400, "invalid_request")),
     ("two types in one", named("image/png, text/html; charset=x"), Problem(400, "invalid_request")),
     (

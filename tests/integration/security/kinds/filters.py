@@ -51,7 +51,7 @@ ROWS = rows(
     ("a queue that drops a table", Http("POST", f"/v1/queues/a/{DROP}/pause"), NO_APP),
     ("a key that is always true", Http("DELETE", f"/v1/keys/{ALL}"), WRONG),
     ("a node that is always true", Http("POST", f"/v1/nodes/{ALL}/drain"), NONE),
-    ("a file that is always true", Http("GET", f"/v1/files/{ALL}"), WRONG),
+    ("a delivery that is always true", Http("POST", f"/v1/deliveries/{ALL}/redeliver"), WRONG),
     ("an app that is a pattern", Http("GET", "/v1/apps/%25/%25"), NO_APP),
     ("an app that drops a table at fal's face", Http("POST", f"/queue/a/{DROP}", {}), FalError(404, "unknown_app")),
     (

@@ -17,7 +17,7 @@ from kombu.serialization import loads
 from msgpack.exceptions import UnpackException
 
 from stoker.queue import WAKE_TASK, make_celery, queue_name
-from tests.integration.security.acts import Http, Uploaded
+from tests.integration.security.acts import Http, Input, Uploaded
 from tests.integration.security.refusals import Download, JobFailed, Problem, Refused
 from tests.integration.security.rows import rows
 from tests.integration.security.world import World
@@ -90,16 +90,6 @@ class Decoded:
         return False
 
 
-@dataclass(frozen=True)
-class Pointed:
-    """A job that names a pickle in its input, as a link that is none of ours."""
-
-    link: str
-
-    async def __call__(self, world: World) -> dict[str, Any]:
-        return await world.run({"file": {"url": world.filled(self.link)}}, endpoint="/digest")
-
-
 ROWS = rows(
     "unsafe pickles",
     (
@@ -120,8 +110,8 @@ ROWS = rows(
         Uploaded("native", PICKLE, "application/x-pickle", "model.bin"),
         Download(("application/x-pickle",)),
     ),
-    ("a pickle by a path of the node", Pointed("/var/lib/models/model.pt"), JobFailed("invalid_file")),
-    ("a pickle by a scheme of its own", Pointed("pickle:$inside"), JobFailed("invalid_file")),
+    ("a pickle by a path of the node", Input("/var/lib/models/model.pt"), JobFailed("invalid_file")),
+    ("a pickle by a scheme of its own", Input("pickle:$inside"), JobFailed("invalid_file")),
     (
         "a pickle as a doorbell",
         Rung(),
