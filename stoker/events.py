@@ -15,7 +15,6 @@ from typing import Any, NamedTuple, Self
 
 from stoker.errors import InvalidRequest
 
-
 WRITTEN = re.compile(r"[0-9]{1,18}(\.[0-9]{1,18}){0,2}")
 """An event's id as text."""
 

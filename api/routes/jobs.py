@@ -23,6 +23,7 @@ from stoker.errors import (
     InvalidInput,
     InvalidRequest,
     NotFound,
+    PayloadRemoved,
     QueueFull,
     RateLimited,
     UnknownApp,
@@ -115,7 +116,9 @@ async def cancel(job_id: UUID, caller: Submitter, here: Here, base_url: BaseUrl)
 @router.post(
     "/{job_id}/retry",
     status_code=202,
-    responses=answers(202, Job, Forbidden, NotFound, Conflict, RateLimited, QueueFull, headers=ACCEPTED),
+    responses=answers(
+        202, Job, Forbidden, NotFound, Conflict, PayloadRemoved, RateLimited, QueueFull, headers=ACCEPTED
+    ),
 )
 async def retry(job_id: UUID, caller: Submitter, here: Here, base_url: BaseUrl, response: Response) -> dict[str, Any]:
     """Submit a final job again, as a new one whose ``retried_from`` names it."""

@@ -10,7 +10,7 @@ from fastapi.responses import RedirectResponse
 from api.answers import refused
 from api.connections import Here
 from stoker import job_logs, job_queries
-from stoker.errors import NotFound
+from stoker.errors import NotFound, OutputsRemoved
 
 LINK_S = 3600
 LOCATION = {"Location": {"description": "Of the bytes, for an hour.", "required": True, "schema": {"type": "string"}}}
@@ -22,7 +22,7 @@ router = APIRouter(tags=["outputs"])
     "/outputs/{token}/{name}",
     status_code=302,
     response_class=RedirectResponse,
-    responses={302: {"headers": LOCATION}, **refused(NotFound)},
+    responses={302: {"headers": LOCATION}, **refused(NotFound, OutputsRemoved)},
 )
 @router.head("/outputs/{token}/{name}", status_code=302, include_in_schema=False)
 async def follow(

@@ -22,7 +22,8 @@ import httpx2
 from stoker.client import stream
 from stoker.client.models import AppInfo, Job, JobPage, JobsEvent, Output, StreamedEvent, UploadedFile
 from stoker.client.problems import check, reaching
-from stoker.errors import ConfigurationError, Conflict
+from stoker.errors import ConfigurationError, Conflict, PayloadRemoved
+from stoker.states import JobState
 
 TIMEOUT_S = 30.0
 
@@ -64,6 +65,9 @@ class Client:
         tags: Sequence[str] = (),
         webhook_url: str | None = None,
         idempotency_key: str | None = None,
+        store_io: bool | None = None,
+        keep_outputs_s: float | None = None,
+        no_retry: bool | None = None,
     ) -> Job:
         """Ask ``app`` for a job. It is stored when this returns.
 
@@ -82,6 +86,9 @@ class Client:
             "max_attempts": max_attempts,
             "tags": builtins.list(tags) or None,
             "webhook_url": webhook_url,
+            "store_io": store_io,
+            "keep_outputs": keep_outputs_s,
+            "no_retry": no_retry,
         }
         headers = {"Idempotency-Key": idempotency_key} if idempotency_key else {}
         given = {name: value for name, value in body.items() if value is not None}
@@ -136,6 +143,7 @@ class Client:
 
         Raises:
             Conflict: it has not ended, and ``wait`` is False.
+            PayloadRemoved: it has succeeded, and its result is not kept any more.
         """
         job = self.get(job_id)
         if not job.state.is_final and wait:
@@ -144,6 +152,8 @@ class Client:
             job = self.get(job_id)
         if not job.state.is_final:
             raise Conflict(f"job {job.id} is {job.state}", hint="Wait for it, or follow its events.")
+        if job.payload_removed_at is not None and job.state is JobState.SUCCEEDED:
+            raise PayloadRemoved(f"the result of job {job.id} was removed")
         return job
 
     def cancel(self, job_id: UUID | str) -> Job:
@@ -153,6 +163,14 @@ class Client:
             Conflict: it has ended.
         """
         return Job.model_validate(self._call("POST", f"{_job(job_id)}/cancel"))
+
+    def delete(self, job_id: UUID | str) -> None:
+        """Delete a job that has ended, with all that is its own, and all that it has started.
+
+        Raises:
+            Conflict: it, or one of those, has not ended.
+        """
+        self._call("DELETE", _job(job_id))
 
     def retry(self, job_id: UUID | str) -> Job:
         """A new job with the input of one that has ended."""
@@ -240,7 +258,7 @@ class Client:
                 method, path, json=json, params=params, headers={**self._key, **(headers or {})}
             )
         check(response)
-        return response.json()
+        return response.json() if response.content else None
 
 
 def _job(job_id: UUID | str) -> str:

@@ -47,6 +47,9 @@ class JobSummary(_Answer):
     started_at: datetime | None = None
     finished_at: datetime | None = None
     served: bool = Field(default=True, description="Whether a live node serves the app.")
+    outputs_expire_at: datetime | None = None
+    outputs_removed_at: datetime | None = None
+    payload_removed_at: datetime | None = Field(default=None, description="Since then it has no input and no result.")
 
 
 class Job(JobSummary):

@@ -8,19 +8,23 @@ from uuid import UUID
 
 import httpx2
 import pytest
+from anyio import to_thread
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from api.control.pruning import Pruner
 from api.control.webhook_body import webhook_body
 from stoker import job_queries, removals, uploads
+from stoker.client import Client
+from stoker.errors import NotFound, PayloadRemoved
 from stoker.jobs import Output
 from stoker.local.engines import Engines
 from stoker.settings import ControlSettings
 from stoker.storage import Storage
 from tests.support.acting_node import ActingNode
-from tests.support.api_server import api_settings
+from tests.support.api_server import RunningApi, api_settings
 from tests.support.sse import events, rest
+from tests.support.tenants import Tenant
 
 pytestmark = pytest.mark.anyio
 
@@ -140,6 +144,30 @@ async def test_a_final_job_is_deleted_and_one_that_is_not_is_to_be_cancelled_fir
     assert (await http.get(f"/outputs/{output.token}/cat.png")).status_code == 404
     assert await storage.size_of(output.key) is None
     assert await removal(db, output) == [(0, False)]  # another look, when no attempt can be storing any more
+
+
+async def test_the_client_wishes_deletes_and_is_told_that_a_result_is_gone(
+    api: RunningApi, caller: Tenant, node: ActingNode, app: str, db: AsyncEngine
+) -> None:
+    with Client(api.url, caller.key) as client:
+        wishes = {"store_io": False, "keep_outputs_s": 60.0, "no_retry": True}
+        job = await to_thread.run_sync(lambda: client.submit(app, CAT, **wishes))
+        await node.succeed(await node.claim(), {"answer": 42})
+        before = await to_thread.run_sync(client.result, job.id)
+        await caller.http.delete(f"/v1/jobs/{job.id}/payload")
+        with pytest.raises(PayloadRemoved):
+            await to_thread.run_sync(client.result, job.id)
+        await to_thread.run_sync(client.delete, job.id)
+        with pytest.raises(NotFound):
+            await to_thread.run_sync(client.get, job.id)
+
+    shown = (before.result, before.outputs_expire_at is not None, before.payload_removed_at)
+    assert shown == ({"answer": 42}, True, None)
+    async with db.connect() as connection:
+        acts = await connection.execute(
+            text("SELECT action, key_id IS NOT NULL FROM audit_log WHERE target = :id ORDER BY id"), {"id": str(job.id)}
+        )
+        assert [tuple(row) for row in acts] == [("job.delete_payload", True), ("job.delete", True)]
 
 
 async def test_objects_wait_for_a_store_that_is_away_and_for_a_process_that_died(
