@@ -18,7 +18,8 @@ from stoker.events import WRITTEN, EventId, EventKind
 
 router = APIRouter(prefix="/v1/jobs", tags=["events"])
 
-STREAM_HEADERS = {"cache-control": "no-cache", "x-accel-buffering": "no"}
+STREAM_HEADERS = {"cache-control": "no-cache, no-transform", "x-accel-buffering": "no"}
+"""Proxies keep nothing back, and compress nothing: to do that they would have to wait for more."""
 AFTER = "The id of the last event that was seen; what came later is sent."
 SEEN = {"pattern": f"^({WRITTEN.pattern})?$"}
 

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from typing import Any, TextIO
 
-_LINE_BYTES = 2**24
+_LINE_BYTES = 2**26
 
 
 class Asked(Iterator[dict[str, Any]]):
@@ -69,6 +69,11 @@ class MeasuredProcess:
             raise EOFError(f"the measured process ended with {await self._process.wait()}")
         answer: dict[str, Any] = json.loads(line)
         return answer
+
+    @property
+    def pid(self) -> int:
+        """Its process."""
+        return self._process.pid
 
     async def stop(self) -> None:
         """End its stdin and wait for its exit."""

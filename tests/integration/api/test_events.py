@@ -278,5 +278,5 @@ async def test_streams_are_not_cached_or_buffered_on_the_way(
     async with http.stream("GET", f"/v1/jobs/{job_id}/events") as answer:
         await anext(frames(answer))
 
-    assert answer.headers["cache-control"] == "no-cache"
+    assert answer.headers["cache-control"] == "no-cache, no-transform"
     assert answer.headers["x-accel-buffering"] == "no"

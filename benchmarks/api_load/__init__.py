@@ -1,0 +1,1 @@
+"""The parts of ``benchmarks/api.py``: the API process under load, and what loads it."""
