@@ -33,7 +33,7 @@ async def delete_payload(job_id: UUID, caller: Submitter, here: Here) -> None:
     await deletions.delete_payload(here.db, job_id, caller)
 
 
-@router.delete("/files/{file_id:file_id}", status_code=204, tags=["files"], responses=refused(Forbidden, NotFound))
+@router.delete("/files/{file_id:file_id}", status_code=204, tags=["files"], responses=refused(*REFUSES))
 async def delete_file(file_id: FileId, caller: Submitter, here: Here) -> None:
     """Delete a file that was uploaded."""
     await deletions.delete_file(here.db, file_id, caller)
