@@ -78,7 +78,8 @@ async def test_the_first_1024_bytes_of_an_answer_are_kept_and_text_that_is_none_
 async def test_a_delivery_is_sent_again_by_hand_with_the_same_id_and_all_tries_anew(
     http: httpx2.AsyncClient, node: ActingNode, app: str, db: AsyncEngine, statuses: list[int]
 ) -> None:
-    async with running_receiver(*statuses, 500, 500) as receiver, deliverer(db, "127.0.0.1") as sender:
+    three_tries = {"pauses_s": PAUSES_S[:2]}
+    async with running_receiver(*statuses, 500, 500) as receiver, deliverer(db, "127.0.0.1", **three_tries) as sender:
         job_id = await finish_job(http, node, app, f"http://{receiver.address}/")
         await one_round(sender)
         first = await logged(http, job_id)

@@ -161,6 +161,10 @@ async def test_a_function_is_not_led_to_another_table_by_its_callers_names(
 
     assert fooled == [{"paused": False}]
     assert await world.value("SELECT paused FROM apps") is True
+    # So with each that is carried out as its owner.
+    paths = await world.rows("SELECT proname, proconfig FROM pg_proc WHERE prosecdef AND proname LIKE 'stoker%'")
+    assert len(paths) == len(ACTS)
+    assert {tuple(row["proconfig"] or ()) for row in paths} == {("search_path=pg_catalog, public, pg_temp",)}
 
 
 async def test_what_is_not_there_is_refused_and_not_logged(world: World, logins: dict[str, str]) -> None:
