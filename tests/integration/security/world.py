@@ -22,6 +22,7 @@ from stoker.storage import Storage
 from tests.support.patience import waiting_for
 from tests.support.receiver import Receiver
 
+TRY_S = 20.0
 MAX_BODY_BYTES, MAX_UPLOAD_BYTES = 200_000, 1_000_000
 WORD = "marked-4f1c"
 """Stands in all that is the victim's: nobody else may be told it."""
@@ -80,10 +81,10 @@ class World:
             return await finished(http, {"app": self.names["app"], "endpoint": endpoint, "input": given, **wishes})
 
     async def delivery_to(self, url: str) -> dict[str, Any]:
-        """The delivery of such a job, when it is settled."""
+        """The delivery of such a job."""
         async with self.client("stranger") as http:
             wishes = {"app": self.names["app"], "input": {"text": "x"}, "webhook_url": url}
-            return await settled(http, (await finished(http, wishes))["id"])
+            return await tried(http, (await finished(http, wishes))["id"])
 
     async def upload_token(self, key: str) -> str:
         async with self.client(key) as http:
@@ -123,9 +124,10 @@ async def finished(http: httpx2.AsyncClient, body: dict[str, Any]) -> dict[str, 
     return ended
 
 
-async def settled(http: httpx2.AsyncClient, job_id: str) -> dict[str, Any]:
+async def tried(http: httpx2.AsyncClient, job_id: str) -> dict[str, Any]:
+    """The job's delivery, once its first try has come to an end."""
     delivery: dict[str, Any] = {}
-    async with waiting_for(lambda: f"a try of {delivery}"):
-        while not delivery.get("tries") or delivery["state"] == "pending":
+    async with waiting_for(lambda: f"a try of {delivery}", TRY_S):
+        while not any(made["status"] or made["error"] for made in delivery.get("tries", ())):
             [delivery] = (await http.get(f"/v1/jobs/{job_id}/deliveries")).json()["deliveries"]
     return delivery

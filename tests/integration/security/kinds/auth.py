@@ -120,6 +120,7 @@ ROWS = rows(
         FalError(403, "forbidden"),
     ),
     ("to cancel with a reading key", asked("POST", "/v1/jobs/$waiting/cancel", key="reader"), FORBIDDEN),
+    ("to delete a file with a reading key", asked("DELETE", "/v1/files/$file", key="reader"), FORBIDDEN),
     ("to see keys with a running key", asked("GET", "/v1/keys", key="runner"), FORBIDDEN),
     (
         "to make an admin's key with a running key",
