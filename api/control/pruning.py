@@ -54,9 +54,9 @@ class Pruner:
     async def prune_wished(self) -> None:
         """What callers and apps did not want to be kept any longer."""
         keep_s = self.settings.keep_unstored_s
-        await self._sweep("payloads_not_stored", partial(sweeps.unstored, self.db, keep_s=keep_s))
-        await self._sweep("outputs_expired", partial(sweeps.expired_outputs, self.db))
-        await self._sweep("files_expired", partial(sweeps.expired_files, self.db))
+        await self.sweep("payloads_not_stored", partial(sweeps.unstored, self.db, keep_s=keep_s))
+        await self.sweep("outputs_expired", partial(sweeps.expired_outputs, self.db))
+        await self.sweep("files_expired", partial(sweeps.expired_files, self.db))
 
     async def prune_old(self) -> None:
         """What the installation keeps no longer."""
@@ -69,7 +69,7 @@ class Pruner:
         }
         for kind, days in by_age.items():
             if days is not None:
-                await self._sweep(kind, partial(sweeps.by_age, self.db, kind, keep_s=days * DAY_S))
+                await self.sweep(kind, partial(sweeps.by_age, self.db, kind, keep_s=days * DAY_S))
         others: dict[str, tuple[Sweep, float | None]] = {
             "jobs": (sweeps.old_jobs, kept.keep_jobs_days),
             "files": (sweeps.old_files, kept.keep_files_days),
@@ -77,7 +77,7 @@ class Pruner:
         }
         for name, (sweep, days) in others.items():
             if days is not None:
-                await self._sweep(name, partial(sweep, self.db, keep_s=days * DAY_S))
+                await self.sweep(name, partial(sweep, self.db, keep_s=days * DAY_S))
 
     async def remove_objects(self) -> None:
         """Have the object store delete what nothing refers to any more."""
@@ -87,7 +87,7 @@ class Pruner:
         if failure is not None:
             logger.warning("objects_not_removed", error=str(failure)[:300], next="tried again")
 
-    async def _sweep(self, name: str, sweep: Sweep) -> None:
+    async def sweep(self, name: str, sweep: Sweep) -> None:
         """Go on until nothing is left, or for a while: what is left then is the next turn's."""
         until, handled = time.monotonic() + TURN_S, 0
         while time.monotonic() < until:

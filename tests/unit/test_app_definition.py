@@ -115,6 +115,8 @@ MISTAKES: dict[str, Callable[[], object]] = {
     "defines run, which belongs to App": lambda: define(run=serve),
     "setup_args is": lambda: define(setup_args=["model"]),
     "keep_alive is": lambda: define(keep_alive=-1),
+    "keep_outputs is 0": lambda: define(keep_outputs=0),
+    "store_io is 'no'": lambda: define(store_io="no"),
     "'train' cannot be the path": lambda: endpoint("train"),
     "endpoint needs a path": lambda: endpoint(serve),
     "kind is 'batch'": lambda: endpoint("/", kind="batch"),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from uuid import UUID
 
 import pytest
@@ -10,43 +9,20 @@ import pytest
 from stoker import apps, children, deletions, job_queries, jobs, sweeps
 from stoker.children import NewChild
 from stoker.errors import Conflict, NotFound, OutputsRemoved, PayloadRemoved
-from stoker.events import EventKind
 from stoker.ids import new_id
-from stoker.job_values import Claim, Output, Submitted, Succeeded
+from stoker.job_values import Claim
 from stoker.keys import Caller
+from tests.support.final_jobs import HOUR, SECRET, done, succeed
 from tests.support.job_world import Node, World, endpoint, manifest
 
 pytestmark = pytest.mark.anyio
-
-HOUR = 3600.0
-SECRET = {"prompt": "a secret"}
-
-
-def output(job_id: UUID, tenant_id: UUID) -> Output:
-    key = f"{tenant_id}/{job_id}/1/0-cat.png"
-    return Output(new_id(), "cat.png", "/image", key, "image/png", 3, "0" * 64, job_id.hex * 2, {"seed": 7})
-
-
-async def done(world: World, node: Node, **wishes: object) -> Submitted:
-    """A job with a result that names one output."""
-    job = await world.submit(input=SECRET, **wishes)
-    claim = await node.take()
-    await jobs.append_events(world.db, claim.lease, [(EventKind.LOG, {"message": "half done"})])
-    await succeed(node, claim)
-    return job
-
-
-async def succeed(node: Node, claim: Claim) -> None:
-    stored = output(claim.job_id, claim.tenant_id)
-    result = {"said": "a secret", "image": {"url": f"/outputs/{stored.token}/cat.png"}}
-    assert (await node.finish(claim, Succeeded(result, (stored,)))).applied
 
 
 async def family(world: World) -> tuple[Node, Claim, UUID]:
     """A job that runs and has started another one, whose result it has; neither is to be stored."""
     version = await apps.publish(world.db, manifest("acme/parent", endpoint(uses_gpus=False), num_gpus=0))
     node = await world.node(versions=[version])
-    await world.submit(version=version, input=SECRET, store_io=False, keep_outputs_s=HOUR)
+    await world.submit(version=version, input=SECRET, store_io=False, keep_outputs_s=HOUR, no_retry=True)
     parent = await node.take()
     asked = NewChild(version=world.default, endpoint="/", input=SECRET, key="first")
     child = await children.submit(world.db, parent.lease, asked)
@@ -85,7 +61,7 @@ async def test_what_is_not_to_be_stored_is_there_for_a_while_after_the_end_and_t
     assert await kept(world, usual.job_id) == (True, True)
     everything = await world.everything()
     told = [row for rows in everything.values() for row in rows if "a secret" in str(row)]
-    assert {row.get("id") or row["job_id"] for row in told} == {usual.job_id}
+    assert {row.get("job_id") or row["id"] for row in told} == {usual.job_id}
     assert await world.value("SELECT count(*) FROM usage_records WHERE job_id = :id", id=private.job_id) == 1
     with pytest.raises(PayloadRemoved):
         await jobs.retry(world.db, private.job_id, None)
@@ -95,16 +71,25 @@ async def test_what_is_not_to_be_stored_is_there_for_a_while_after_the_end_and_t
     assert await sweeps.unstored(world.db, keep_s=HOUR, limit=10) == 0
 
 
-async def test_outputs_with_a_time_of_their_own_stay_when_the_payload_goes(world: World) -> None:
+async def test_outputs_with_a_time_of_their_own_and_logs_stay_when_the_payload_goes(world: World) -> None:
     node = await world.node()
     job = await done(world, node, store_io=False, keep_outputs_s=2 * HOUR)
+    folder = f"{world.tenant_id}/{job.job_id}/"
+    await world.rows("UPDATE job_attempts SET log_file = '{}'")
+    await world.rows(
+        "INSERT INTO files (id, tenant_id, key, content_type, file_name, size_bytes, sha256, job_id) "
+        "VALUES ('passed on', :tenant, :key, 'text/plain', 'note', 1, '', :job)",
+        tenant=world.tenant_id,
+        key=f"{folder}files/note",
+        job=job.job_id,
+    )
     await world.set_clock(HOUR)
 
     await sweeps.unstored(world.db, keep_s=HOUR, limit=10)
 
     assert await kept(world, job.job_id) == (False, True)
-    key = output(job.job_id, world.tenant_id).key
-    assert await world.value("SELECT keep FROM object_removals") == [key]
+    assert await world.value("SELECT keep FROM object_removals") == [f"{folder}1/log.txt", f"{folder}1/0-cat.png"]
+    assert await world.value("SELECT count(*) FROM files") == 0
 
 
 async def test_an_output_is_gone_the_moment_that_its_time_ends_and_its_object_is_given_to_be_deleted(
@@ -141,6 +126,7 @@ async def test_what_a_job_has_started_goes_when_the_job_at_the_top_has_ended_and
     await sweeps.unstored(world.db, keep_s=HOUR, limit=10)
     await sweeps.expired_outputs(world.db, limit=10)
 
+    assert await world.value("SELECT bool_and(no_retry) FROM jobs")
     assert (early, still, at_once) == ((0, (True, True)), (0, (True, True)), (True, False))
     assert await world.value("SELECT count(*) FROM jobs WHERE payload_removed_at IS NULL") == 0
     assert await world.value("SELECT count(*) FROM jobs WHERE outputs_removed_at IS NULL") == 0
@@ -149,7 +135,8 @@ async def test_what_a_job_has_started_goes_when_the_job_at_the_top_has_ended_and
 async def test_each_kind_of_thing_is_taken_from_old_jobs_up_to_a_place_and_the_job_stays(world: World) -> None:
     node = await world.node()
     old = [await done(world, node, webhook_url="https://receiver.invalid/") for _ in range(3)]
-    await world.rows("UPDATE webhook_deliveries SET state = 'delivered', next_attempt_at = NULL")
+    sent = "UPDATE webhook_deliveries SET state = 'delivered', next_attempt_at = NULL WHERE job_id <> :owed"
+    await world.rows(sent, owed=old[0].job_id)
     await world.rows("INSERT INTO delivery_attempts (delivery_id, attempt) SELECT id, 1 FROM webhook_deliveries")
     await world.set_clock(HOUR / 2)
     young = await done(world, node, webhook_url="https://receiver.invalid/")
@@ -166,7 +153,8 @@ async def test_each_kind_of_thing_is_taken_from_old_jobs_up_to_a_place_and_the_j
     assert [row["n"] for row in events] == [1, 1, 1, 4]
     [last] = await job_queries.events_after(world.db, ids[0], 0)
     assert last.data["state"] == "succeeded"
-    assert await world.value("SELECT count(*) FROM delivery_attempts") == 0
+    tries_of = "SELECT d.state FROM delivery_attempts JOIN webhook_deliveries d ON d.id = delivery_id"
+    assert await world.value(tries_of) == "pending"
     assert await world.value("SELECT events_pruned > 0 FROM tenants")
     await world.set_clock(HOUR * 1.5)
     assert await sweeps.by_age(world.db, "payloads", keep_s=HOUR, limit=2) == 1
@@ -217,21 +205,33 @@ async def test_acts_of_admins_are_kept_for_a_time_of_their_own(world: World) -> 
     assert [row["target"] for row in await world.rows("SELECT target FROM admin_requests")] == ["open"]
 
 
-async def test_replicas_that_prune_at_once_take_each_thing_once(world: World) -> None:
-    node = await world.node()
-    for _ in range(6):
-        await done(world, node, store_io=False, keep_outputs_s=60.0)
-    await world.set_clock(HOUR)
+async def test_an_app_says_what_becomes_of_its_jobs_and_a_caller_overrules_it(world: World) -> None:
+    private = await apps.publish(world.db, manifest("acme/private", store_io=False, keep_outputs_s=60.0))
+    await world.submit(version=private)
+    await world.submit(version=private, store_io=True, keep_outputs_s=HOUR)
 
-    async def replica() -> int:
-        return sum([await sweeps.unstored(world.db, keep_s=HOUR, limit=2) for _ in range(4)])
+    rows = await world.rows("SELECT store_io, keep_outputs_s FROM jobs ORDER BY id")
 
-    handled = await asyncio.gather(*(replica() for _ in range(3)))
-    while more := await sweeps.unstored(world.db, keep_s=HOUR, limit=2):
-        handled.append(more)
+    assert [tuple(row.values()) for row in rows] == [(False, 60.0), (True, HOUR)]
 
-    assert sum(handled) == 6
-    assert await world.value("SELECT count(*) FROM object_removals") == 6
+
+async def test_outputs_of_a_family_wait_for_its_last_member(world: World) -> None:
+    """The parent was cancelled while its child ran; nobody would ever come back to what that stores."""
+    version = await apps.publish(world.db, manifest("acme/parent", endpoint(uses_gpus=False), num_gpus=0))
+    node, worker = await world.node(versions=[version]), await world.node("n2")
+    await world.submit(version=version, keep_outputs_s=60.0)
+    parent = await node.take()
+    asked = NewChild(version=world.default, endpoint="/", input=SECRET, key="first")
+    await children.submit(world.db, parent.lease, asked)
+    child = await worker.take()
+    await succeed(node, parent)
+    await world.set_clock(60)
+    early = await sweeps.expired_outputs(world.db, limit=10)
+    await worker.renew(child)
+    await succeed(worker, child)
+
+    assert (early, await sweeps.expired_outputs(world.db, limit=10)) == (0, 1)
+    assert await kept(world, child.job_id) == (True, False)
 
 
 async def test_a_job_whose_family_has_not_ended_is_not_deleted(world: World) -> None:
