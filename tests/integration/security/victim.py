@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 import httpx2
 
 from stoker import keys
-from tests.integration.security.world import WORD, World, finished, tried
+from tests.integration.security.world import WORD, World, finished, settled
 
 
 async def settle(world: World) -> None:
@@ -50,7 +50,7 @@ async def _give(world: World, http: httpx2.AsyncClient) -> None:
     sent = {**wish, "input": {"text": WORD}}
     job = await finished(http, sent)
     assert job["state"] == "succeeded", job
-    delivery = await tried(http, job["id"])
+    delivery = await settled(http, job["id"])
     assert delivery["state"] == "delivered", delivery
     waiting = await http.post(
         "/v1/jobs",

@@ -84,7 +84,7 @@ class World:
         """The delivery of such a job."""
         async with self.client("stranger") as http:
             wishes = {"app": self.names["app"], "input": {"text": "x"}, "webhook_url": url}
-            return await tried(http, (await finished(http, wishes))["id"])
+            return await settled(http, (await finished(http, wishes))["id"])
 
     async def upload_token(self, key: str) -> str:
         async with self.client(key) as http:
@@ -124,10 +124,10 @@ async def finished(http: httpx2.AsyncClient, body: dict[str, Any]) -> dict[str, 
     return ended
 
 
-async def tried(http: httpx2.AsyncClient, job_id: str) -> dict[str, Any]:
-    """The job's delivery, once its first try has come to an end."""
+async def settled(http: httpx2.AsyncClient, job_id: str) -> dict[str, Any]:
+    """The job's delivery, once it is settled: by its first try, where nothing is wrong."""
     delivery: dict[str, Any] = {}
     async with waiting_for(lambda: f"a try of {delivery}", TRY_S):
-        while not any(made["status"] or made["error"] for made in delivery.get("tries", ())):
+        while delivery.get("state", "pending") == "pending":
             [delivery] = (await http.get(f"/v1/jobs/{job_id}/deliveries")).json()["deliveries"]
     return delivery
