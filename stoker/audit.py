@@ -1,7 +1,7 @@
 """The audit log: a row for each act of an admin, written in the transaction of the act itself.
 
 It only writes and lists. Who acts calls ``record`` (statements in ``stoker.sql`` and SQL functions for admins write
-rows of their own); nothing ever changes or deletes one.
+rows of their own); nothing changes one, and its age alone deletes it (``stoker.sweeps``).
 """
 
 from __future__ import annotations

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime
+from pathlib import Path
 from uuid import UUID
 
 import pytest
@@ -133,6 +135,14 @@ def test_no_line_of_a_log_and_no_answer_holds_an_address_that_is_a_right(path: s
 
     assert "***" in told
     assert not [secret for secret in (FILE_ID, str(JOB_ID), JOB_ID.hex, str(UPLOAD_ID).upper()) if secret in told]
+
+
+def test_the_table_of_the_docs_has_every_header_that_means_something_or_nothing():
+    table = (Path(__file__).parents[3] / "docs" / "from-fal.md").read_text().partition("## Headers")[2]
+    listed = set(re.findall(r"`(x-fal-[a-z-]+|x-fal-[a-z]+-io)`", table.partition("\n## ")[0].lower()))
+
+    sent = {header.lower() for header in wishes.HEADERS} - {"x-fal-target-url", "x-fal-file-name"}
+    assert sent == listed
 
 
 @pytest.mark.parametrize("seconds", ["0", "-1", "inf", "nan", "soon", "", "1e9"])
