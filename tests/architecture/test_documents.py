@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from api.bodies import NewJobBody
-from api.protocol import MAX_HEAD_BYTES, MAX_HEADERS
+from api.protocol import HEAD_S, MAX_HEAD_BYTES, MAX_HEADERS
 from stoker import settings
 from stoker.cli.program import PARTS, VERBS
 from stoker.compat.fal.toolkit import MAX_POINTS
@@ -100,6 +100,7 @@ def test_the_limits_on_the_page_about_security_are_those_of_the_code():
     rows = dict(re.findall(r"^\| ([^|]+) \| ([^|]+) \| [^|]+ \|$", page, re.MULTILINE))
 
     assert rows["a request's address and headers"] == f"{MAX_HEAD_BYTES // 1024} kB, {MAX_HEADERS} headers"
+    assert rows["the time for them to come"] == f"{HEAD_S:g} s"
     assert f"({settings.ApiSettings.model_fields['max_body_bytes'].default})" in rows["a body"]
     assert f"({settings.ApiSettings.model_fields['max_upload_bytes'].default})" in rows["a file"]
     assert rows["levels of JSON"] == str(MAX_DEPTH)

@@ -20,6 +20,7 @@ SENT: set[str] = set()
 async def attack(world: World, row: Row) -> None:
     SENT.add(row.id)
     before, inside = world.was or await world.stored(), world.inside
+    world.was = {}  # if this one leaves something, the next is not to blame
 
     came = await row.act(world)
 
