@@ -1,8 +1,8 @@
 """The hub: one Redis subscription for all event streams of this process, and a look at Postgres every 2 s behind it.
 
-It says to each feed that there may be rows to read, and hands it live progress. It stores nothing and reads no rows;
-the streams do (``api.stream``, ``api.tenant_stream``). A feed is bounded: a slow client loses old progress, never a
-row. However many streams are open, a look is one statement.
+It says to each follower that there may be rows to read, and hands it live progress. It stores nothing and reads no
+rows; others do (``api.relays`` for streams of one job, ``api.following``, ``api.tenant_stream``). A feed is bounded: a
+slow client loses old progress, never a row. However many streams are open, a look is one statement.
 """
 
 from __future__ import annotations

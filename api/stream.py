@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable
+from dataclasses import replace
 
 from api.connections import Connections
 from api.relay import JobFeed
@@ -36,7 +37,9 @@ class JobStream:
     """The stream of one client."""
 
     def __init__(self, here: Connections, job: JobView, after: EventId, base_url: str) -> None:
-        self._here, self._job, self._base_url = here, job, base_url
+        self._here, self._base_url = here, base_url
+        # Of a job only its outputs are told. What may be large is not kept for as long as somebody follows.
+        self._job = replace(job, input=None, result=None)
         self._sent = after
         self._attempt = job.attempt
         self._ended = False

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
+from uuid import UUID
 
 import httpx2
 import psycopg
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from api.control.duties import DELETE_JOBS
-from stoker import jobs
+from stoker import jobs, retention
 from stoker.bus import Bus
 from stoker.client import Client, JobsEvent
 from stoker.events import EventKind
@@ -125,7 +125,7 @@ async def test_who_comes_back_after_rows_were_deleted_is_told_of_the_gap(
     await node.succeed(await node.claim(), {})
     kept = await submit(http, app)
     async with db.begin() as tx:
-        await tx.execute(DELETE_JOBS, {"job_ids": [old]})
+        await retention.delete_jobs(tx, [UUID(old)])
 
     async with events(http, PATH, headers={"last-event-id": first.id or ""}) as raw:
         gap, after = await some(raw, 2)
@@ -172,7 +172,7 @@ async def test_who_follows_is_told_of_each_gap_once(
             gone = await submit(http, app)
             await node.succeed(await node.claim(), {})
             async with db.begin() as tx:
-                await tx.execute(DELETE_JOBS, {"job_ids": [gone]})
+                await retention.delete_jobs(tx, [UUID(gone)])
             kept = await submit(http, app)
             await node.claim()
             gaps += await some(raw, 1)

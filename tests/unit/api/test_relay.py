@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
+import weakref
+from dataclasses import fields, replace
 from datetime import UTC, datetime
+from typing import cast
 from uuid import uuid4
 
+from api.connections import Connections
 from api.relay import KEEP, JobFeed, Relay
+from api.stream import JobStream
 from stoker.events import Event, EventId, EventKind
 from stoker.job_views import JobView
 from stoker.states import JobState
@@ -122,3 +126,18 @@ def test_who_reads_again_is_told_what_comes_from_then_on() -> None:
     relay.offer(progress(FIRST, 2))
 
     assert ids(feed) == ["2.1.2"]
+
+
+class Payload(dict[str, str]):
+    """One that can be asked for by a weak reference."""
+
+
+def test_a_stream_does_not_keep_its_jobs_payload_in_memory() -> None:
+    given = Payload(prompt="a cat")
+    kept = weakref.ref(given)
+
+    stream = JobStream(cast("Connections", None), replace(job(), input=given, result=given), EventId(0), BASE)
+    del given
+
+    assert stream is not None
+    assert kept() is None
