@@ -208,11 +208,13 @@ async def test_acts_of_admins_are_kept_for_a_time_of_their_own(world: World) -> 
 async def test_an_app_says_what_becomes_of_its_jobs_and_a_caller_overrules_it(world: World) -> None:
     private = await apps.publish(world.db, manifest("acme/private", store_io=False, keep_outputs_s=60.0))
     await world.submit(version=private)
-    await world.submit(version=private, store_io=True, keep_outputs_s=HOUR)
+    overruled = await world.submit(version=private, store_io=True, keep_outputs_s=HOUR)
+
+    await jobs.request_cancel(world.db, overruled.job_id, None)
+    await jobs.retry(world.db, overruled.job_id, None)
 
     rows = await world.rows("SELECT store_io, keep_outputs_s FROM jobs ORDER BY id")
-
-    assert [tuple(row.values()) for row in rows] == [(False, 60.0), (True, HOUR)]
+    assert [tuple(row.values()) for row in rows] == [(False, 60.0), (True, HOUR), (True, HOUR)]
 
 
 async def test_outputs_of_a_family_wait_for_its_last_member(world: World) -> None:
