@@ -160,6 +160,18 @@ async def test_each_kind_of_thing_is_taken_from_old_jobs_up_to_a_place_and_the_j
     assert await sweeps.by_age(world.db, "payloads", keep_s=HOUR, limit=2) == 1
 
 
+async def test_what_is_old_is_counted_from_the_end_of_the_job_at_the_top_for_its_whole_family(world: World) -> None:
+    node, parent, _ = await family(world)
+    await world.set_clock(HOUR)
+    early = await sweeps.by_age(world.db, "payloads", keep_s=HOUR, limit=10)
+    await succeed(node, parent)
+    await world.set_clock(2 * HOUR)
+
+    assert (early, await sweeps.by_age(world.db, "payloads", keep_s=HOUR, limit=10)) == (0, 1)
+
+    assert await world.value("SELECT count(*) FROM jobs WHERE payload_removed_at IS NOT NULL") == 2
+
+
 async def test_children_are_deleted_before_who_started_them_and_usage_outlives_both(world: World) -> None:
     node, parent, _ = await family(world)
     await succeed(node, parent)
