@@ -169,8 +169,9 @@ class Uploaded:
         return str((await self._get(world, f"/v1/files/{made['file']['id']}")).json()["download_url"])
 
     async def _fal(self, world: World) -> str:
-        token = (("authorization", f"Bearer {await world.upload_token('stranger')}"),)
-        made = await self._send(world, "POST", "/cdn/files/upload", self.content, key=None, headers=token)
+        token = f"Bearer {await world.upload_token('stranger')}"
+        given = (("authorization", token), ("x-fal-file-name", self.file_name))
+        made = await self._send(world, "POST", "/cdn/files/upload", self.content, key=None, headers=given)
         return await self._followed(world, made["access_url"])
 
     async def _placed(self, world: World) -> str:

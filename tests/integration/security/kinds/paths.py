@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from tests.integration.security.acts import Headers, Http
-from tests.integration.security.refusals import FalError, Problem, Stored
+from tests.integration.security.acts import Http, Uploaded
+from tests.integration.security.refusals import FalError, PlainName, Problem
 from tests.integration.security.rows import rows
 
 WRONG, NONE = Problem(422, "invalid_input"), Problem(404, "not_found")
 NO_APP, NO_APP_OF_FALS = Problem(404, "unknown_app"), FalError(404, "unknown_app")
-TOKEN: Headers = (("authorization", "Bearer $stranger_token"), ("content-type", "image/png"))
 
 
 def get(target: str, *, key: str | None = "stranger") -> Http:
@@ -23,6 +22,10 @@ def file(name: str) -> Http:
 
 def presigned(name: str) -> Http:
     return Http("POST", "/v1/files/uploads", {"file_name": name, "content_type": "text/plain", "size_bytes": 1})
+
+
+def named(face: str, name: str) -> Uploaded:
+    return Uploaded(face, b"a text", "text/plain", name)
 
 
 def job(**fields: Any) -> Http:
@@ -38,16 +41,10 @@ ROWS = rows(
     ("a file's name that is a folder", file(".."), WRONG),
     ("a presigned file's name that climbs", presigned("../../x"), WRONG),
     ("a presigned file's name with NUL", presigned("x\0y"), Problem(400, "invalid_request")),
-    (
-        "a name at fal's face that climbs",
-        Http("POST", "/cdn/files/upload", b"x", (*TOKEN, ("x-fal-file-name", "../../../x")), key=None),
-        Stored(200),
-    ),
-    (
-        "a name for a place at fal's face that climbs",
-        Http("POST", "/rest/storage/upload/initiate", {"file_name": "..\\\\..\\\\x", "content_type": "text/plain"}),
-        Stored(200),
-    ),
+    ("a name at fal's face that climbs", named("fal", "../../../x"), PlainName()),
+    ("a name at fal's face that climbs in Windows' way", named("fal", "..\\..\\x"), PlainName()),
+    ("a name for a place at fal's face that climbs", named("placed", "../../x"), PlainName()),
+    ("a name for a place at fal's face with an end of line", named("placed", "x\r\nset-cookie: a"), PlainName()),
     ("an output and up", get("/outputs/$token/../../v1/jobs", key=None), NONE),
     ("an output and up, encoded", get("/outputs/$token/%2e%2e%2f%2e%2e%2fetc%2fpasswd", key=None), NONE),
     ("an output of another name", get("/outputs/$token/other.txt", key=None), NONE),
