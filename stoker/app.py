@@ -62,6 +62,7 @@ class App:
         store_io: False has inputs and results removed soon after a job's end, unless the request says otherwise.
         keep_outputs: seconds after a job's end that its outputs are kept, unless the request says otherwise; None for
             as long as the installation keeps any.
+        max_multiplexing: how many calls that need no GPU one node serves at a time. Ranks serve one.
         owns_ranks: its own ``setup`` makes and starts them, as those of apps written for fal do (stoker.compat.fal).
     """
 
@@ -73,6 +74,7 @@ class App:
     setup_args: ClassVar[Mapping[str, Any]] = {}
     min_runners: ClassVar[int] = 1
     keep_alive: ClassVar[float | None] = None
+    max_multiplexing: ClassVar[int] = 4
     owns_ranks: ClassVar[bool] = False
     store_io: ClassVar[bool] = True
     keep_outputs: ClassVar[float | None] = None

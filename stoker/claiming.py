@@ -1,16 +1,22 @@
 """The claim, as a statement with its values: what a node asks for, and what it is given.
 
-It runs nothing. ``stoker.jobs`` sends it, alone or in the transaction that ends the job before.
+``stoker.jobs`` sends it, alone or in the transaction that ends the job before.
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 
+import psycopg
 from psycopg.rows import DictRow
 
+from stoker import sql
+from stoker.database import Connection
 from stoker.job_values import Claim, ClaimRequest, Lease
 from stoker.sql import Step
+
+log = logging.getLogger(__name__)
 
 
 def lock(request: ClaimRequest) -> Step:
@@ -36,3 +42,13 @@ def step(request: ClaimRequest, *, after: Lease | None = None) -> Step:
 def taken(rows: Sequence[DictRow]) -> Claim | None:
     """What its answer says."""
     return Claim(**rows[0]) if rows else None
+
+
+async def claim_or_leave_it(tx: Connection, request: ClaimRequest) -> Claim | None:
+    """A claim that, should it fail, takes nothing of the transaction with it: the result before it must stand."""
+    try:
+        async with tx.transaction():
+            return taken(await sql.rows(tx, *step(request)))
+    except psycopg.Error:
+        log.exception("claim after finish failed; the node will look again", extra={"node_id": request.node_id})
+        return None

@@ -24,6 +24,7 @@ NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}/[a-z0-9][a-z0-9_-]{0,62}")
 PATH = re.compile(r"/([a-z0-9_-]+(/[a-z0-9_-]+)*)?", re.IGNORECASE)
 WORKER = re.compile(r"\w+(\.\w+)*:\w+(\.\w+)*")
 DEFAULT_RUN_TIMEOUT_S: Mapping[EndpointKind, float] = {"inference": 600.0, "training": 86_400.0}
+MOST_CALLS = 1000
 _MARK = "__stoker_endpoint__"
 
 Method = TypeVar("Method", bound=Callable[..., Coroutine[Any, Any, Any]])
@@ -132,6 +133,10 @@ def check(cls: type, base: type) -> None:
     if keep_alive is not None and not (_is_number(keep_alive) and keep_alive > 0):
         raise AppDefinitionError(f"{where}: keep_alive is {keep_alive!r}", hint="Seconds, or None for ever.")
     _check_kept(where, values["store_io"], values["keep_outputs"])
+    calls = values["max_multiplexing"]
+    if not isinstance(calls, int) or isinstance(calls, bool) or not 1 <= calls <= MOST_CALLS:
+        hint = f"How many calls that need no GPU a node serves at a time: 1 to {MOST_CALLS}."
+        raise AppDefinitionError(f"{where}: max_multiplexing is {calls!r}", hint=hint)
     for taken in ("run", "call", "fetch", "progress", "log", "manifest", "endpoints"):
         if taken in vars(cls):
             hint = f"App.{taken} is what an app calls; give yours another name."

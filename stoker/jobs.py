@@ -7,7 +7,6 @@ control loop and the nodes call it.
 
 from __future__ import annotations
 
-import logging
 import random
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
@@ -85,8 +84,6 @@ __all__ = [
     "submit_alike",
 ]
 
-log = logging.getLogger(__name__)
-
 
 async def submit(db: AsyncEngine, new: NewJob) -> Submitted:
     """Store a job with its first event, and wake its lane.
@@ -112,12 +109,19 @@ async def submit(db: AsyncEngine, new: NewJob) -> Submitted:
     return Submitted.replayed(first, row["request_hash"])
 
 
-async def submit_alike(db: AsyncEngine, alike: Sequence[tuple[NewJob, Mapping[str, Any]]]) -> list[Submitted]:
-    """Store jobs of one lane, each with its row, without keys or a longest queue to heed: all of them or none."""
+async def submit_alike(
+    db: AsyncEngine, alike: Sequence[tuple[NewJob, Mapping[str, Any]]], *, has_lane: bool = False
+) -> list[Submitted]:
+    """Store jobs of one lane, each with its row, without keys or a longest queue to heed: all of them or none.
+
+    Raises:
+        psycopg.errors.ForeignKeyViolation: ``has_lane`` said that the lane is there, and it is not.
+    """
     rows = [row for _, row in alike]
     lane = {**rows[0], "priority": min(row["priority"] for row in rows), "job_id": None}
-    steps = [("make_lane", lane), *(("submit", row) for row in rows), ("wake_lane", lane)]
-    _, *stored, _ = await sql.at_once(db, *steps)
+    entering = [] if has_lane else [("make_lane", lane)]
+    answers = await sql.at_once(db, *entering, *(("submit", row) for row in rows), ("wake_lane", lane))
+    stored = answers[len(entering) : -1]
     return [Submitted.stored(row, new.version.app) for [row], (new, _) in zip(stored, alike, strict=True)]
 
 
@@ -337,18 +341,8 @@ async def _finish_step_by_step(
         left = await _leave_running(tx, [leaving])
         if not left:
             return Finished(applied=False)
-        following = await _claim_or_leave_it(tx, then) if then is not None else None
+        following = await claiming.claim_or_leave_it(tx, then) if then is not None else None
     return Finished(applied=True, state=left[0].state, seq=left[0].seq, next=following)
-
-
-async def _claim_or_leave_it(tx: Connection, request: ClaimRequest) -> Claim | None:
-    """A claim that, should it fail, takes nothing of the transaction with it: the result before it must stand."""
-    try:
-        async with tx.transaction():
-            return claiming.taken(await sql.rows(tx, *claiming.step(request)))
-    except psycopg.Error:
-        log.exception("claim after finish failed; the node will look again", extra={"node_id": request.node_id})
-        return None
 
 
 async def _leave_running(tx: Connection, leaving: Sequence[Exit]) -> list[Moved]:

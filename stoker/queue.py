@@ -12,7 +12,6 @@ import base64
 import json
 import time
 from collections import Counter, deque
-from collections.abc import Sequence
 from functools import partial
 from uuid import uuid4
 
@@ -29,9 +28,15 @@ ENOUGH_BELLS = 32
 ENOUGH_FOR_S = 0.01
 """A list with so many bells has some left for so long. It need not be asked for each job of a burst."""
 MAX_WAITING = 1000
-UNLESS_ENOUGH = (
-    "if redis.call('LLEN', KEYS[1]) < tonumber(ARGV[1]) then return redis.call('LPUSH', KEYS[1], ARGV[2]) end"
-)
+BELL_ID = b"00000000-0000-0000-0000-000000000000"
+UNLESS_ENOUGH = """
+local length = redis.call('LLEN', KEYS[1])
+for bell = 2, #ARGV do
+    if length >= tonumber(ARGV[1]) then break end
+    length = redis.call('LPUSH', KEYS[1], ARGV[bell])
+end
+return length
+"""
 
 
 logger = log.get(__name__)
@@ -48,7 +53,7 @@ def app_queue(app: str) -> kombu.Queue:
 
 
 def make_celery(redis_url: str) -> Celery:
-    """The one Celery application of Stoker: JSON alone, early ack, no results, no retries, no time limits.
+    """The one Celery application of Stoker: JSON alone, no results, no retries, no time limits.
 
     A job may run ten hours, so nothing here may send a message again: leases in Postgres do that.
     """
@@ -91,10 +96,13 @@ class Doorbell:
 
     def __init__(self, redis_url: str) -> None:
         self._celery = make_celery(redis_url)
-        self._link = RedisLink(redis_url, loses="nodes are rung for no more: idle ones look by themselves")
+        # Over a connection of its own: to take one from a pool is to wait while the loop does something else.
+        loses = "nodes are rung for no more: idle ones look by themselves"
+        self._link = RedisLink(redis_url, loses=loses, is_single=True)
         self._waiting: deque[str] = deque(maxlen=MAX_WAITING)
         self._ringing: asyncio.Task[None] | None = None
         self._enough_until: dict[str, float] = {}
+        self._bells: dict[str, bytes] = {}
 
     def ring(self, app: str) -> None:
         """Say that ``app`` may have work. Returns at once; what cannot be sent is dropped and logged."""
@@ -115,29 +123,33 @@ class Doorbell:
         await self._link.close()
 
     async def _ring(self) -> None:
-        while self._waiting:
-            bells = Counter(self._waiting)
-            self._waiting.clear()
-            apps = [app for app, count in bells.items() for _ in range(min(count, ENOUGH_BELLS))]
-            try:
-                await self._link.ask(partial(self._send, apps))
-            except Exception:
-                logger.exception("doorbell_lost", next="idle nodes look by themselves")
-        self._ringing = None
+        try:
+            while self._waiting:
+                bells = Counter(self._waiting)
+                self._waiting.clear()
+                try:
+                    for app, count in bells.items():
+                        await self._link.ask(partial(self._send, app, min(count, ENOUGH_BELLS)))
+                except Exception:
+                    logger.exception("doorbell_lost", next="idle nodes look by themselves")
+        finally:
+            self._ringing = None
 
-    async def _send(self, apps: Sequence[str]) -> None:
-        async with self._link.redis.pipeline(transaction=False) as pipe:
-            for app in apps:
-                pipe.eval(UNLESS_ENOUGH, 1, queue_name(app), str(ENOUGH_BELLS), self._bell(app))
-            answers = await pipe.execute()
-        for app, length in zip(apps, answers, strict=True):
-            if length is None or length >= ENOUGH_BELLS:
-                self._enough_until[app] = time.monotonic() + ENOUGH_FOR_S
+    async def _send(self, app: str, count: int) -> None:
+        bells = [self._bell(app) for _ in range(count)]
+        length = await self._link.redis.eval(UNLESS_ENOUGH, 1, queue_name(app), str(ENOUGH_BELLS), *bells)
+        if length >= ENOUGH_BELLS:
+            self._enough_until[app] = time.monotonic() + ENOUGH_FOR_S
 
     def _bell(self, app: str) -> bytes:
-        """A task's message as Celery's consumer reads it from Redis."""
-        name = queue_name(app)
-        task = self._celery.amqp.create_task_message(str(uuid4()), WAKE_TASK, args=(app,), ignore_result=True)
+        """A task's message as Celery's consumer reads it from Redis. All of an app differ in their id alone."""
+        if app not in self._bells:
+            self._bells[app] = self._make_bell(app)
+        return self._bells[app].replace(BELL_ID, str(uuid4()).encode())
+
+    def _make_bell(self, app: str) -> bytes:
+        name, bell_id = queue_name(app), BELL_ID.decode()
+        task = self._celery.amqp.create_task_message(bell_id, WAKE_TASK, args=(app,), ignore_result=True)
         message = {
             "body": base64.b64encode(json.dumps(task.body).encode()).decode(),
             "content-encoding": "utf-8",
@@ -149,7 +161,7 @@ class Doorbell:
                 "delivery_info": {"exchange": "", "routing_key": name},
                 "priority": 0,
                 "body_encoding": "base64",
-                "delivery_tag": str(uuid4()),
+                "delivery_tag": bell_id,
             },
         }
         return json.dumps(message).encode()

@@ -33,16 +33,17 @@ T = TypeVar("T")
 
 
 class RedisLink:
-    """Connects at its first use."""
+    """Connects at its first use. ``is_single``: one connection, for who asks one thing at a time."""
 
-    def __init__(self, url: str, *, loses: str) -> None:
+    def __init__(self, url: str, *, loses: str, is_single: bool = False) -> None:
         self.url, self._loses = url, loses
         self.redis: Redis = Redis.from_url(
             url,
-            socket_timeout=TIMEOUT_S,
+            socket_timeout=None,  # ``ask`` has the limit; with one here each command takes a task of its own
             socket_connect_timeout=TIMEOUT_S,
             health_check_interval=10,
             retry=Retry(NoBackoff(), 1),
+            single_connection_client=is_single,
         )
         self._reachable = True
         self._quiet_until = 0.0

@@ -16,7 +16,7 @@ from worker_node.attempt import Attempt
 
 MOST = 4
 """So many claims are ahead or on their way at most: each is a lease, and a result in memory while Postgres is away."""
-PAUSE_S = 0.5
+PAUSE_S = 0.05
 """How long no further claim ahead is tried after one that found nothing."""
 
 

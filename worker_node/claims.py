@@ -21,6 +21,9 @@ from worker_node.records import COMMIT_S
 from worker_node.registration import Identity
 from worker_node.seats import Seat, Seats
 
+TOLD_AFTER_S = 0.001
+"""A claim is logged, counted and told of so much later: its call is on its way to the app by then."""
+
 logger = log.get(__name__)
 
 
@@ -76,10 +79,14 @@ class Claims:
             claim, safe_until=safe_until(asked_at, self._lease_s), kill_after_s=kill_after_s(self._lease_s)
         )
         self._attempts.add(attempt)
+        asyncio.get_running_loop().call_later(TOLD_AFTER_S, self._tell, attempt)
+        return attempt
+
+    def _tell(self, attempt: Attempt) -> None:
+        claim = attempt.claim
         logger.info("job_claimed", app=claim.app, **attempt.names)
         self._engines.metrics.claimed(claim)
         self._engines.tell(claim.job_id, claim.seq, claim.tenant_id)
-        return attempt
 
     async def _claim_with_slots(self, seats: Sequence[Seat]) -> Attempt | None:
         """The same while slots are set aside, for a job that needs them or for none."""

@@ -14,7 +14,7 @@ from concurrent.futures import Future
 from types import FrameType
 from typing import Protocol
 
-from celery import Celery
+from celery import Celery, Task
 from celery.worker import WorkController, state
 
 from stoker import log
@@ -37,23 +37,33 @@ def make_consumer(celery: Celery, *, node_id: str, gate: Gate, answerer: Answere
 
     Its stock task consumer listens to a private, otherwise unused queue; apps' queues are the gate's.
     """
-    answers: dict[str, Future[Future[None] | None]] = {}
+    working: dict[str, Future[None] | None] = {}
+    """By the doorbell's id: its work, None before there is some."""
 
-    def ring(app: str) -> None:
-        # At once, beside what Celery does before it comes to the task. There is one bell of an app at a time.
-        answers[app] = answerer.answer(app)
+    def ring(app: str, bell: str) -> None:
+        working[bell] = None
 
-    gate.on_ring = ring
-
-    @celery.task(name=WAKE_TASK, shared=False)
-    def wake(app: str) -> None:
-        try:
-            answer = answers.pop(app, None) or answerer.answer(app)
-            work = answer.result()
-        finally:
+        def answered(answer: Future[Future[None] | None]) -> None:
             gate.answered(app)
+            error = None if answer.cancelled() else answer.exception()
+            if error is not None:
+                logger.error("doorbell_not_answered", app=app, next="the node looks by itself", exc_info=error)
+            work = None if answer.cancelled() or error is not None else answer.result()
+            if work is None:
+                working.pop(bell, None)
+            else:
+                working[bell] = work
+                work.add_done_callback(lambda _: working.pop(bell, None))
+
+        answerer.answer(app).add_done_callback(answered)
+
+    gate.on_ring, gate.is_busy = ring, working.__contains__
+
+    @celery.task(name=WAKE_TASK, shared=False, bind=True)
+    def wake(self: Task[..., None], app: str) -> None:  # noqa: ARG001 - what `celery inspect active` shows
+        work = working.get(str(self.request.id))
         if work is not None:
-            work.result()  # so that `celery inspect active` shows what the node is busy with
+            work.result()
 
     for name in ("celery.worker.strategy", "celery.app.trace"):
         logging.getLogger(name).setLevel(logging.WARNING)  # a line for each doorbell says nothing of its job

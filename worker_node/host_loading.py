@@ -19,13 +19,14 @@ LOAD_TIMEOUT_S = 600.0
 
 
 class HostLoading:
-    """``manifest``, ``min_runners`` and ``keep_alive_s`` are the app's, once ``first`` has returned."""
+    """``manifest`` and the settings beside it are the app's, once ``first`` has returned."""
 
     def __init__(self, import_string: str) -> None:
         self._import_string = import_string
         self.manifest: Manifest | None = None
         self.min_runners = 1
         self.keep_alive_s: float | None = None
+        self.max_multiplexing = 1
         self.refusal: protocol.Refused | None = None
         """What the process that lives, or has just ended, gave as its reason."""
         self._loaded: asyncio.Future[Manifest] | None = None
@@ -50,7 +51,8 @@ class HostLoading:
         if self.manifest is not None and self.manifest.schema_hash != manifest.schema_hash:
             logger.error("app_has_changed", app=manifest.app, then="it stays down", hint="Restart the node.")
             return False
-        self.manifest, self.min_runners, self.keep_alive_s = manifest, loaded.min_runners, loaded.keep_alive_s
+        self.manifest, self.max_multiplexing = manifest, loaded.max_multiplexing
+        self.min_runners, self.keep_alive_s = loaded.min_runners, loaded.keep_alive_s
         if self._loaded is not None and not self._loaded.done():
             self._loaded.set_result(manifest)
         return True

@@ -1,6 +1,7 @@
 """Seats: what jobs of one app occupy on this node, and which of them could take a job now.
 
-The app's ranks are one seat, and a few more take the calls that need no GPU. It asks the app's host, its slots and its
+The app's ranks are one seat, and a few more take the calls that need no GPU, of which one that waits for another app's
+job is at no work. It asks the app's host, its slots and its
 quarantines, and claims nothing: the executor does.
 """
 
@@ -21,11 +22,9 @@ from worker_node.host import AppHost
 from worker_node.placement import Placement
 from worker_node.quarantine import Quarantine
 
-CALLS_WITHOUT_GPUS = 4
-"""How many calls that need no GPU one app may serve at a time. One that waits for another app's job is at no work."""
 MORE_WAIT = 50
-"""How many more calls may wait with each call that they are deeper. More than can be at work when the bound is met, so
-that whoever holds the bound up is deep enough to be sure of an end."""
+"""How many more calls may wait with each call that they are deeper, at least: more than can be at work when the bound
+is met, so that whoever holds the bound up is deep enough to be sure of an end."""
 
 logger = log.get(__name__)
 
@@ -59,10 +58,11 @@ class Seats:
     ) -> None:
         self._app, self._host, self._placement, self._gpus = version.app, host, placement, gpus
         kinds = {endpoint.uses_gpus for endpoint in version.manifest.endpoints}
-        counts = {True: 1, False: CALLS_WITHOUT_GPUS}
+        self._calls = host.loading.max_multiplexing
+        counts = {True: 1, False: self._calls}
         self._all = [Seat(uses_gpus=kind) for kind in (True, False) if kind in kinds for _ in range(counts[kind])]
         self._quarantines = {kind: Quarantine(on_begin=on_rest) for kind in kinds}
-        self._most_waiting = most_waiting
+        self._most_waiting, self._more_wait = most_waiting, max(MORE_WAIT, self._calls + 1)
         self.is_draining = False
 
     def __iter__(self) -> Iterator[Seat]:
@@ -96,7 +96,7 @@ class Seats:
     def is_ready(self, seat: Seat) -> bool:
         """Whether the seat's next job may be claimed as soon as there are slots for it."""
         busy = [other for other in self._all if not (other.is_free or other.waits or other is seat)]
-        if not seat.uses_gpus and sum(not other.uses_gpus for other in busy) >= CALLS_WITHOUT_GPUS:
+        if not seat.uses_gpus and sum(not other.uses_gpus for other in busy) >= self._calls:
             return False  # those that waited have come back
         if busy and self._host.serves_one_at_a_time:
             return False  # what was claimed a moment ago may not have reached the host yet
@@ -115,7 +115,7 @@ class Seats:
         is claimed: with the next bound only what is deeper, and what is deepest waits for nobody: all come to an end.
         """
         too_many = sum(seat.waits for seat in self._all) - self._most_waiting
-        return 0 if uses_gpus or too_many < 0 else min(1 + too_many // MORE_WAIT, MAX_DEPTH)
+        return 0 if uses_gpus or too_many < 0 else min(1 + too_many // self._more_wait, MAX_DEPTH)
 
     @property
     def rest_for_s(self) -> float | None:

@@ -12,6 +12,9 @@ import uvloop
 
 from worker_node.node import Node
 
+TAKEN_S = 0.005
+"""How long Celery's thread stands aside for the loop at most, which would else wait for its turn at the interpreter."""
+
 T = TypeVar("T")
 
 
@@ -44,9 +47,13 @@ class Answers:
         self._side, self._node = side, node
 
     def answer(self, app: str) -> Future[Future[None] | None]:
-        return self._side.submit(self._answer(app))
+        is_taken = threading.Event()
+        answer = self._side.submit(self._answer(app, is_taken))
+        is_taken.wait(TAKEN_S)
+        return answer
 
-    async def _answer(self, app: str) -> Future[None] | None:
+    async def _answer(self, app: str, is_taken: threading.Event) -> Future[None] | None:
+        is_taken.set()
         work = await self._node.answer(app)
         if work is None:
             return None

@@ -1,4 +1,4 @@
-"""Stoker's no-op apps: one with a warm rank, so with one seat, and one without ranks, which has four seats a node."""
+"""Stoker's no-op apps: one with a warm rank, so with one seat, and one without ranks, which has eight seats a node."""
 
 from __future__ import annotations
 
@@ -47,9 +47,10 @@ class Warm(App):
 
 
 class Light(App):
-    """Four seats a node."""
+    """Eight seats a node."""
 
     name = "benchmarks/light"
+    max_multiplexing = 8
 
     @endpoint("/")
     async def noop(self, request: Nothing) -> Entered:  # noqa: ARG002 - every endpoint has one

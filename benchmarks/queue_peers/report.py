@@ -11,7 +11,7 @@ NAMES = ("stoker", "stoker, warm rank", "celery", "celery sqlalchemy", "taskiq",
 LEGEND = """\
 Each cell: the median of the repeats' medians, then the worst p99 of a repeat (jobs/s: the median, then the lowest).
 stoker: POST /v1/jobs to an endpoint that holds the one seat and asks its rank nothing; at eight slots an app without
-ranks on two nodes with four seats each. "warm rank": to an endpoint that calls a warm rank of world size 1. Submits
+ranks that serves eight calls at a time. "warm rank": to an endpoint that calls a warm rank of world size 1. Submits
 come from one process for each system: Stoker's, taskiq's and procrastinate's eight at a time where a rate is
 measured, Celery's and dramatiq's one by one. Latencies at 20 jobs a second. Only Stoker's and procrastinate's jobs
 and Celery's SQLAlchemy results are in Postgres; procrastinate keeps no results."""

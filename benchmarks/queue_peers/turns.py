@@ -36,7 +36,7 @@ class Turns:
                 self._measure(asked, peer.name, slots, repeat)
 
     def stoker(self, slots: int, repeat: int) -> None:
-        """Measure Stoker: a seat of an app with a warm rank, or two nodes with four seats each of one without ranks."""
+        """Measure Stoker: a seat of an app with a warm rank, or eight seats of one without ranks."""
         with self.stack(slots) as (running, env):
             asked_of = {"stoker": "/plain", "stoker, warm rank": "/"} if slots == 1 else {"stoker": "/"}
             app = "benchmarks/warm" if slots == 1 else "benchmarks/light"
@@ -50,10 +50,10 @@ class Turns:
     def stack(self, slots: int) -> Iterator[tuple[Running, dict[str, str]]]:
         """Run Stoker's processes on the shared engines."""
         with self._place("stoker") as env:
-            apps, nodes = ((ONE_SEAT,), 1) if slots == 1 else ((NO_RANKS,), 2)
+            apps = (ONE_SEAT,) if slots == 1 else (NO_RANKS,)
             environ = {**os.environ, **self._engines.environment(), "DATABASE_URL": env["BENCH_DATABASE_URL"]}
             environ |= {"OMP_NUM_THREADS": "1", "REDIS_URL": env["BENCH_REDIS_URL"]}
-            options = Options(Path(env["BENCH_FOLDER"]), apps=apps, nodes=nodes, world_size=1, environ=environ)
+            options = Options(Path(env["BENCH_FOLDER"]), apps=apps, world_size=1, environ=environ)
             with started(options) as running:
                 yield running, env
 

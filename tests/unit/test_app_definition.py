@@ -117,6 +117,7 @@ MISTAKES: dict[str, Callable[[], object]] = {
     "keep_alive is": lambda: define(keep_alive=-1),
     "keep_outputs is 0": lambda: define(keep_outputs=0),
     "store_io is 'no'": lambda: define(store_io="no"),
+    "max_multiplexing is": lambda: define(max_multiplexing=0),
     "'train' cannot be the path": lambda: endpoint("train"),
     "endpoint needs a path": lambda: endpoint(serve),
     "kind is 'batch'": lambda: endpoint("/", kind="batch"),

@@ -115,6 +115,7 @@ class Loaded(Message):
     manifest: dict[str, Any]
     min_runners: int
     keep_alive_s: float | None
+    max_multiplexing: int
 
 
 @dataclass(frozen=True, slots=True)

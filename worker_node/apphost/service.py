@@ -61,7 +61,9 @@ class Service:
         tempfile.tempdir = os.environ["TMPDIR"] = str(scratch)
         app_class = load_app(load.import_string)
         manifest = app_class.manifest().to_json()
-        self._link.send(protocol.Loaded(manifest, app_class.min_runners, app_class.keep_alive))
+        self._link.send(
+            protocol.Loaded(manifest, app_class.min_runners, app_class.keep_alive, app_class.max_multiplexing)
+        )
         try:
             app = app_class()
             if not app_class.owns_ranks:

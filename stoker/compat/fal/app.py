@@ -29,7 +29,7 @@ ATTRIBUTES = {
     "min_concurrency": "mapped",
     "request_timeout": "mapped",
     "max_concurrency": "ignored",
-    "max_multiplexing": "ignored",
+    "max_multiplexing": "honoured",
     "concurrency_buffer": "ignored",
     "concurrency_buffer_perc": "ignored",
     "scaling_delay": "ignored",

@@ -82,3 +82,15 @@ async def test_a_key_is_a_job_of_its_own(world: World) -> None:
 
     assert len({job.job_id for job in told}) == 1
     assert sorted(job.created for job in told) == [False, False, False, True]
+
+
+async def test_a_lane_that_is_gone_since_it_was_heard_of_is_made_again(world: World) -> None:
+    submits = Submits(world.db)
+    first = await submits.submit(world.new_job())
+    await world.rows("DELETE FROM jobs WHERE id = :id", id=first.job_id)
+    await world.rows("DELETE FROM queue_lanes")
+
+    again = [await submits.submit(world.new_job()) for _ in range(2)]
+
+    assert [job.created for job in again] == [True, True]
+    assert await world.rows("SELECT has_ready FROM queue_lanes") == [{"has_ready": True}]

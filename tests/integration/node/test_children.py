@@ -12,12 +12,11 @@ from uuid import UUID
 import pytest
 from sqlalchemy import text
 
-from stoker import children, jobs
+from stoker import App, children, jobs
 from stoker.local.engines import Engines
 from stoker.states import JobState
 from tests.integration.node.conftest import QUICK
 from tests.support.nodes import PATIENCE_S, Desk, NodeProcess, eventually, running_node
-from worker_node.seats import CALLS_WITHOUT_GPUS
 
 pytestmark = pytest.mark.anyio
 
@@ -111,7 +110,7 @@ async def test_a_request_that_breaks_the_other_apps_schema_starts_nothing(node: 
 async def test_more_parents_than_may_wait_wait_for_children_that_need_the_same_seats(
     node: NodeProcess, desk: Desk
 ) -> None:
-    numbers = [str(number) for number in range(3 * CALLS_WITHOUT_GPUS)]
+    numbers = [str(number) for number in range(3 * App.max_multiplexing)]
     parents = [await desk.submit("tests/parent", "/within", text=number) for number in numbers]
 
     done = [await desk.final(job_id) for job_id in parents]

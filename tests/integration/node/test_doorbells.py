@@ -175,10 +175,44 @@ def test_the_node_still_answers_remote_control_while_a_job_runs(listening: Liste
     listening.ring(OPEN)
     assert listening.desk.next_answer() == OPEN
 
-    active = listening.worker.app.control.inspect(timeout=PATIENCE_S, limit=1).active()
+    inspect = listening.worker.app.control.inspect(timeout=PATIENCE_S, limit=1)
+    while not (active := inspect.active()["stoker@contract"]):
+        assert not work.done()
 
-    assert [task["name"] for task in active["stoker@contract"]] == ["stoker.wake"]
+    assert [task["name"] for task in active] == ["stoker.wake"]
+    listening.desk.work = None
+    _ring_until(listening, OPEN)
     work.set_result(None)
+    while inspect.active()["stoker@contract"]:
+        pass
+
+
+def test_a_doorbell_that_was_taken_leaves_nothing_in_redis_that_could_come_back(listening: Listening) -> None:
+    listening.desk.work = work = Future()
+    listening.ring(OPEN)
+    assert listening.desk.next_answer() == OPEN
+
+    assert [key for key in listening.redis.scan_iter() if b"unacked" in key] == []
+    work.set_result(None)
+
+
+def test_a_doorbell_whose_claim_failed_is_not_the_last_that_is_answered(
+    listening: Listening, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(app: str) -> Future[Future[None] | None]:
+        listening.desk.answers.put(app)
+        listening.desk.answer = Desk.answer.__get__(listening.desk)  # type: ignore[method-assign]
+        failed: Future[Future[None] | None] = Future()
+        failed.set_exception(RuntimeError("no claim"))
+        return failed
+
+    listening.desk.answer = fail  # type: ignore[method-assign]  # the desk of this one test
+    listening.ring(OPEN)
+    assert listening.desk.next_answer() == OPEN
+    listening.ring(OPEN)
+
+    assert listening.desk.next_answer() == OPEN
+    assert "doorbell_not_answered" in capsys.readouterr().out
 
 
 def test_call_soon_of_another_thread_interrupts_the_hubs_poll() -> None:

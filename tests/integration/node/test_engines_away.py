@@ -9,13 +9,12 @@ from urllib.parse import urlsplit, urlunsplit
 
 import pytest
 
-from stoker import jobs
+from stoker import App, jobs
 from stoker.local.engines import Engines
 from stoker.states import JobState
 from tests.support.databases import fresh_database
 from tests.support.nodes import Desk, NodeProcess, eventually, running_node
 from tests.support.proxy import Proxy, proxy
-from worker_node.seats import CALLS_WITHOUT_GPUS
 
 pytestmark = pytest.mark.anyio
 
@@ -148,7 +147,7 @@ async def test_results_that_cannot_be_stored_do_not_pile_up_and_none_is_made_twi
     engines: Engines, database_url: str, desk: Desk, tmp_path: Path
 ) -> None:
     """A seat takes one more job beside the result that waits, and then waits for the store, too."""
-    most = 2 * CALLS_WITHOUT_GPUS
+    most = 2 * App.max_multiplexing
     with proxy(_port(engines.s3.endpoint_url)) as relay:
         away = replace(engines, s3=replace(engines.s3, endpoint_url=_through(engines.s3.endpoint_url, relay)))
         with running_node(away, database_url, tmp_path, APPS, STOKER_LOOK_S="0.2") as node:
@@ -162,7 +161,7 @@ async def test_results_that_cannot_be_stored_do_not_pile_up_and_none_is_made_twi
                 return count if count >= most else None
 
             async def tried_again() -> bool | None:
-                return node.log.count("output_not_stored") >= 2 * CALLS_WITHOUT_GPUS or None
+                return node.log.count("output_not_stored") >= 2 * App.max_multiplexing or None
 
             await eventually(kept, lambda: f"{most} leases:\n{node.log}")
             await eventually(tried_again, lambda: f"more tries to store:\n{node.log}")  # more would be held by then

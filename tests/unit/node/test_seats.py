@@ -15,7 +15,7 @@ from stoker.errors import WorkerCrashed
 from stoker.jobs import ErrorReport, Failed
 from stoker.manifest import EndpointManifest, Manifest
 from worker_node.quarantine import FIRST_S, JOBS, Quarantine
-from worker_node.seats import CALLS_WITHOUT_GPUS, MORE_WAIT, Seat, Seats
+from worker_node.seats import MORE_WAIT, Seat, Seats
 
 
 def seats_of(
@@ -24,6 +24,7 @@ def seats_of(
     has_slots: bool = True,
     others_work: bool = False,
     most_waiting: int = 200,
+    calls: int = 4,
     **host: Any,
 ) -> Seats:
     """Those of an app with an endpoint of each kind: with GPUs (True) or without."""
@@ -32,7 +33,10 @@ def seats_of(
         for number, kind in enumerate(kinds)
     )
     version = AppVersion(uuid.uuid4(), "a", "", Manifest("a", "", "", int(True in kinds), endpoints))
-    app_host: Any = SimpleNamespace(**{"serves_one_at_a_time": False, "can_start": lambda _: True, **host})
+    app_host: Any = SimpleNamespace(
+        **{"serves_one_at_a_time": False, "can_start": lambda _: True, **host},
+        loading=SimpleNamespace(max_multiplexing=calls),
+    )
     placement: Any = SimpleNamespace(could_take=lambda _: has_slots, others_work=lambda _: others_work)
     return Seats(
         version,
@@ -85,7 +89,20 @@ def test_each_call_deeper_has_room_to_wait_that_those_above_it_cannot_take():
     assert allowed == sorted(allowed)
     assert seats.least_depth(uses_gpus=False) == MAX_DEPTH, "what waits for nobody may always begin"
     assert seats.least_depth(uses_gpus=True) == 0
-    assert MORE_WAIT > CALLS_WITHOUT_GPUS
+
+
+@pytest.mark.parametrize("calls", [1, 4, 100])
+def test_an_app_is_served_as_many_calls_at_a_time_as_it_says_and_more_may_wait_with_each_that_are_deeper(
+    calls: int,
+) -> None:
+    seats = seats_of(True, False, most_waiting=0, calls=calls)
+
+    assert sum(not seat.uses_gpus for seat in seats) == calls
+    for _ in range(calls):
+        parent = some(seats, uses_gpus=False)
+        parent.is_free = False
+        seats.wait(parent, waits=True)
+    assert seats.least_depth(uses_gpus=False) == 1, "all of them wait, and there is room to spare"
 
 
 @pytest.mark.parametrize("crashed", [True, False])
