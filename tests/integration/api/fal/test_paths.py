@@ -144,11 +144,7 @@ def paths(world: World) -> st.SearchStrategy[str]:
         st.text(st.characters(codec="utf-8"), min_size=1, max_size=6).map(lambda text: quote(text, safe="")),
     )
     free = st.lists(part, max_size=7).map("/".join)
-    of_job = st.builds(
-        lambda job, rest: "/".join([owner, alias, "requests", job, *rest]),
-        st.sampled_from([world.my_job, world.their_job]).flatmap(written),
-        st.lists(st.sampled_from(["status", "cancel", "stream", ""]), max_size=2),
-    )
+    of_job = job_paths(world, world.my_job, world.their_job)
     ends = st.one_of(
         written("train").map(lambda end: [end]), st.lists(st.sampled_from(WORDS).flatmap(written), max_size=3)
     )
@@ -156,6 +152,23 @@ def paths(world: World) -> st.SearchStrategy[str]:
     return st.tuples(st.sampled_from([*sorted(set(PREFIXES.values())), "/cdn"]), st.one_of(of_job, of_app, free)).map(
         "/".join
     )
+
+
+def job_paths(world: World, *jobs: str) -> st.SearchStrategy[str]:
+    """Below one of fal's prefixes: a job's own place, with any end, however each part is written."""
+    owner, alias = world.app.split("/")
+    ends = st.sampled_from(
+        [[], ["status"], ["cancel"], ["status", "stream"], ["stream"], ["status", ""], ["", "status"]]
+    )
+    return st.tuples(
+        written(owner),
+        written(alias),
+        written("requests"),
+        st.sampled_from([*jobs, *(job.upper() for job in jobs), *(job.replace("-", "") for job in jobs)]).flatmap(
+            written
+        ),
+        ends.flatmap(lambda parts: st.tuples(*(written(part) for part in parts))).map("/".join),
+    ).map(lambda parts: "/".join(parts).removesuffix("/"))
 
 
 METHODS = st.sampled_from(["GET", "POST", "PUT", "DELETE", "HEAD", "PATCH", "OPTIONS"])
@@ -182,6 +195,26 @@ async def test_no_path_breaks_the_server_or_leads_to_what_is_anothers(world: Wor
                 if answer.status < 400 and method != "OPTIONS":
                     assert_of_own(world, method, path, answer)
                 assert world.their_job not in answer.headers.get("x-fal-request-id", "")
+
+            check()
+
+    await asyncio.to_thread(check_all)
+    assert (await job_queries.get(db, UUID(world.their_job), world.theirs.id)).state is JobState.QUEUED
+
+
+async def test_no_writing_of_a_path_leads_to_anothers_job(world: World, db: AsyncEngine) -> None:
+    def check_all() -> None:
+        with world.client() as http:
+
+            @settings(max_examples=EXAMPLES, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+            @given(job_paths(world, world.their_job), st.sampled_from(["GET", "PUT"]), st.booleans())
+            def check(path: str, method: str, through_proxy: bool) -> None:
+                target = {"x_fal_target_url": f"https://queue.fal.run/{path}"} if through_proxy else {}
+                place = "/api/fal/proxy" if through_proxy else f"/queue/{path}"
+
+                answer = http.request(method, place, **target)
+
+                assert 400 <= answer.status < 500, (method, path, answer.text)
 
             check()
 
