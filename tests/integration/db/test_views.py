@@ -136,3 +136,24 @@ async def test_who_may_only_read_sees_the_views_and_no_table(world: World, datab
         for table in ("jobs", "api_keys", "signing_keys"):
             with pytest.raises(psycopg.errors.InsufficientPrivilege):
                 await reading.execute(f"SELECT * FROM {table}")
+
+
+async def test_usage_is_added_up_by_the_day_on_which_an_attempt_ended(world: World) -> None:
+    node = await world.node()
+    day_s = 86_400
+    for at_s in (0, day_s, day_s, 3 * day_s):
+        await world.set_clock(at_s)
+        await world.submit()
+        await node.finish(await node.take(), gpu_seconds=2.0)
+    for view in ("v_gpu_seconds", "v_usage"):
+        days = await world.rows(
+            f"SELECT day - min(day) OVER () AS after, attempts, gpu_seconds FROM {view} ORDER BY day"
+        )
+        late = await world.rows(f"SELECT attempts FROM {view} WHERE day > (SELECT min(day) FROM {view})")
+
+        assert [(row["after"].days, row["attempts"], row["gpu_seconds"]) for row in days] == [
+            (0, 1, 2.0),
+            (1, 2, 4.0),
+            (3, 1, 2.0),
+        ]
+        assert sorted(row["attempts"] for row in late) == [1, 2]
