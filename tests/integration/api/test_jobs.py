@@ -40,7 +40,14 @@ async def test_a_post_is_answered_before_a_redis_that_is_silent(
 ) -> None:
     monkeypatch.setattr(redis_link, "TIMEOUT_S", 60.0)  # whoever waited for it would do so for longer than the client
     heard: asyncio.Queue[asyncio.StreamWriter] = asyncio.Queue()
-    silent = await asyncio.start_server(lambda _reader, writer: heard.put_nowait(writer), "127.0.0.1", 0)
+    is_over = asyncio.Event()
+
+    def hear(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        heard.put_nowait(writer)
+        if is_over.is_set():
+            writer.close()
+
+    silent = await asyncio.start_server(hear, "127.0.0.1", 0)
     redis_url = f"redis://127.0.0.1:{silent.sockets[0].getsockname()[1]}/0"
     async with (
         running_api(api_settings(engines, database_url, redis_url=redis_url)) as hampered,
@@ -48,12 +55,12 @@ async def test_a_post_is_answered_before_a_redis_that_is_silent(
     ):
         job = await submit(client, app)
         async with waiting_for("the bell", 10):
-            writers = [await heard.get()]
-        silent.close()
+            (await heard.get()).close()
+        # Those that are on their way here, too: the server would wait for them as it ends.
+        is_over.set()
         while not heard.empty():
-            writers.append(heard.get_nowait())
-        for writer in writers:
-            writer.close()
+            heard.get_nowait().close()
+    silent.close()
 
     assert str((await node.claim()).job_id) == job["id"]
 

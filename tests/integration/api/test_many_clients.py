@@ -96,8 +96,22 @@ async def stopped(engines: Engines, database_url: str) -> AsyncIterator[tuple[in
         yield port_of(running), replica.aclose
 
 
-@pytest.mark.parametrize("ending", [killed, stopped])
-async def test_clients_of_a_replica_that_ends_go_on_at_another_and_miss_nothing(
+@asynccontextmanager
+async def restarted(engines: Engines, database_url: str) -> AsyncIterator[tuple[int, Callable[[], Awaitable[None]]]]:
+    """The port of the only one there is, and how it ends and begins again."""
+    settings = api_settings(engines, database_url)
+    async with AsyncExitStack() as replica:
+        port = port_of(await replica.enter_async_context(running_api(settings)))
+
+        async def again() -> None:
+            await replica.aclose()
+            await replica.enter_async_context(running_api(settings, port=port))
+
+        yield port, again
+
+
+@pytest.mark.parametrize("ending", [killed, stopped, restarted])
+async def test_clients_of_a_replica_that_ends_go_on_where_there_is_one_and_miss_nothing(
     engines: Engines, database_url: str, api: RunningApi, caller: Tenant, node: ActingNode, app: str, ending: Ending
 ) -> None:
     claims = []
@@ -111,7 +125,8 @@ async def test_clients_of_a_replica_that_ends_go_on_at_another_and_miss_nothing(
             await node.progress(claim, seq, line)
 
     async with ending(engines, database_url) as (port, end):
-        listeners = Listeners([port, port_of(api)], caller.http.headers["authorization"].removeprefix("Key "))
+        ports = [port] if ending is restarted else [port, port_of(api)]
+        listeners = Listeners(ports, caller.http.headers["authorization"].removeprefix("Key "))
         await listeners.open([str(claim.job_id) for claim in claims], EACH)
         await say(1)
         await end()
