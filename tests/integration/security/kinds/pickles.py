@@ -13,7 +13,7 @@ from uuid import uuid4
 
 import redis.asyncio
 from kombu.exceptions import ContentDisallowed
-from kombu.serialization import loads
+from kombu.serialization import loads, prepare_accept_content
 from msgpack.exceptions import UnpackException
 
 from stoker.queue import WAKE_TASK, make_celery, queue_name
@@ -83,7 +83,7 @@ class Decoded:
             if self.by == "ranks":
                 decode([content])
             else:
-                accepted = make_celery(world.engines.redis_url).conf.accept_content
+                accepted = prepare_accept_content(make_celery(world.engines.redis_url).conf.accept_content)
                 loads(content, "application/x-python-serialize", "binary", accept=accepted)
         except (SerializationFailed, ContentDisallowed, UnpackException):
             return not marker.exists()
