@@ -47,6 +47,10 @@ EXPECTED: Mapping[tuple[str, str], str] = {
 }
 """What a request that fits the document may be answered besides what it asks for, by operation and status."""
 
+NUL = ["\0", "a\0b"]
+NUL_PLACES = {
+    f"query.{name}": {"dictionary": "nul", "probability": 0.5} for name in ("app", "tag", "cursor", "file_name")
+}
 PHASES = ("examples", "coverage", "fuzzing", "stateful")
 STREAM_EVENTS = 2
 """Of a stream that does not end so many are read."""
@@ -134,8 +138,8 @@ def config(chosen: Pass, stand: Stand, seed: int, examples: int, auth_file: Path
             "generation": {"max-examples": examples, "database": "none", "allow-x00": False, **chosen.generation},
             "phases": {name: {"enabled": name in chosen.phases} for name in PHASES},
             "auth": _auth(chosen, things, auth_file),
-            "dictionaries": {name: {"values": values} for name, values in ids.items()},
-            "parameters": _bound(chosen, ""),
+            "dictionaries": {name: {"values": values} for name, values in (ids | {"nul": NUL}).items()},
+            "parameters": _bound(chosen, "") | (NUL_PLACES if "allow-x00" in chosen.generation else {}),
             "operations": [
                 *({"include-path": path, "parameters": _bound(chosen, path)} for path in PLACES if path),
                 {"include-path": QUIET, "request-timeout": QUIET_S, "request-retries": 2},
