@@ -14,7 +14,6 @@ import psycopg
 import pytest
 from redis.asyncio import Redis
 from sqlalchemy import text
-from sqlalchemy.exc import OperationalError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from api.hub import Hub
@@ -113,66 +112,6 @@ async def test_progress_said_while_the_subscription_was_cut_is_caught_up(
         seen = [await anext(stream) for _ in said]
 
     assert [frame.id for frame in seen] == [str(event_id) for event_id in said]
-
-
-async def test_progress_waits_for_its_row_when_that_cannot_be_read(
-    http: httpx2.AsyncClient, node: ActingNode, app: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    job_id = await submit(http, app)
-    claim = await node.claim()
-    read_rows = job_queries.events_of
-    refused = asyncio.Event()
-
-    async def refuse_once(*args: object) -> dict[UUID, list[Event]]:
-        monkeypatch.setattr(job_queries, "events_of", read_rows)
-        refused.set()
-        raise OperationalError("SELECT", {}, psycopg.OperationalError("the connection is lost"))
-
-    async with events(http, f"/v1/jobs/{job_id}/events") as raw:
-        stream = named(raw)
-        await anext(stream)
-        await anext(stream)
-        monkeypatch.setattr(job_queries, "events_of", refuse_once)
-        seq = await jobs.append_events(node.db, claim.lease, [(EventKind.LOG, {"message": "unread"})])
-        step = await node.progress(claim, seq, 1)
-        await refused.wait()
-        seen = [await anext(stream), await anext(stream)]
-
-    assert [(frame.event, frame.id) for frame in seen] == [("log", f"{seq}.1.0"), ("progress", str(step))]
-
-
-async def test_a_stream_whose_past_could_not_be_read_leaves_no_row_out(
-    engines: Engines,
-    database_url: str,
-    http: httpx2.AsyncClient,
-    node: ActingNode,
-    app: str,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    job_id = await submit(http, app)
-    claim = await node.claim()
-    read_rows = job_queries.events_after
-    refused = asyncio.Event()
-
-    async def refuse_once(*args: object) -> list[Event]:
-        monkeypatch.setattr(job_queries, "events_after", read_rows)
-        refused.set()
-        raise OperationalError("SELECT", {}, psycopg.OperationalError("the connection is lost"))
-
-    monkeypatch.setattr(job_queries, "events_after", refuse_once)
-    # It does not look again by itself here: only what its relay tells can show it that rows are missing.
-    settings = api_settings(engines, database_url, look_s=3600)
-    async with (
-        running_api(settings) as patient,
-        httpx2.AsyncClient(base_url=patient.url, headers=http.headers, timeout=20) as client,
-        events(client, f"/v1/jobs/{job_id}/events") as raw,
-    ):
-        await refused.wait()
-        seq = await node.log(claim, "heard")
-        stream = named(raw)
-        seen = [await anext(stream) for _ in range(seq)]
-
-    assert [EventId.parse(frame.id or "").seq for frame in seen] == list(range(1, seq + 1))
 
 
 async def test_without_redis_jobs_are_accepted_and_streams_read_postgres(
