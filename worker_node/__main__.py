@@ -28,7 +28,7 @@ from worker_node.registration import take_identity
 from worker_node.side_loop import Answers, SideLoop
 
 DRAIN_GRACE_S = 30.0
-SWITCH_S = 0.0005
+SWITCH_S = 0.0001
 CANNOT_START = 2
 
 
