@@ -24,7 +24,7 @@ NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}/[a-z0-9][a-z0-9_-]{0,62}")
 PATH = re.compile(r"/([a-z0-9_-]+(/[a-z0-9_-]+)*)?", re.IGNORECASE)
 WORKER = re.compile(r"\w+(\.\w+)*:\w+(\.\w+)*")
 DEFAULT_RUN_TIMEOUT_S: Mapping[EndpointKind, float] = {"inference": 600.0, "training": 86_400.0}
-MOST_CALLS = 1000
+MOST_CALLS = 100
 _MARK = "__stoker_endpoint__"
 
 Method = TypeVar("Method", bound=Callable[..., Coroutine[Any, Any, Any]])

@@ -11,6 +11,7 @@ import logging
 import signal
 from collections.abc import Callable
 from concurrent.futures import Future
+from functools import partial
 from types import FrameType
 from typing import Protocol
 
@@ -37,32 +38,31 @@ def make_consumer(celery: Celery, *, node_id: str, gate: Gate, answerer: Answere
 
     Its stock task consumer listens to a private, otherwise unused queue; apps' queues are the gate's.
     """
-    working: dict[str, Future[None] | None] = {}
-    """By the doorbell's id: its work, None before there is some."""
+    working: dict[str, Future[Future[None] | None]] = {}
+    """By the doorbell's id, as long as its claim or its work goes on."""
 
     def ring(app: str, bell: str) -> None:
-        working[bell] = None
+        answer = working[bell] = answerer.answer(app)
+        answer.add_done_callback(partial(answered, app, bell))
 
-        def answered(answer: Future[Future[None] | None]) -> None:
-            gate.answered(app)
-            error = None if answer.cancelled() else answer.exception()
-            if error is not None:
-                logger.error("doorbell_not_answered", app=app, next="the node looks by itself", exc_info=error)
-            work = None if answer.cancelled() or error is not None else answer.result()
-            if work is None:
-                working.pop(bell, None)
-            else:
-                working[bell] = work
-                work.add_done_callback(lambda _: working.pop(bell, None))
-
-        answerer.answer(app).add_done_callback(answered)
+    def answered(app: str, bell: str, answer: Future[Future[None] | None]) -> None:
+        gate.answered(app)
+        work = None
+        if not answer.cancelled() and (error := answer.exception()) is not None:
+            logger.error("doorbell_not_answered", app=app, next="the node looks by itself", exc_info=error)
+        elif not answer.cancelled():
+            work = answer.result()
+        if work is None:
+            working.pop(bell, None)
+        else:
+            work.add_done_callback(lambda _: working.pop(bell, None))
 
     gate.on_ring, gate.is_busy = ring, working.__contains__
 
     @celery.task(name=WAKE_TASK, shared=False, bind=True)
     def wake(self: Task[..., None], app: str) -> None:  # noqa: ARG001 - what `celery inspect active` shows
-        work = working.get(str(self.request.id))
-        if work is not None:
+        answer = working.get(str(self.request.id))
+        if answer is not None and answer.exception() is None and (work := answer.result()) is not None:
             work.result()
 
     for name in ("celery.worker.strategy", "celery.app.trace"):

@@ -72,7 +72,7 @@ class Executor:
     @property
     def is_open(self) -> bool:
         """Whether a job of this app could start here now."""
-        return any(seat.is_free and self._seats.can_take(seat) for seat in self._seats)
+        return any(self._seats.can_take(seat) for seat in self._seats.free)
 
     @property
     def lacks_slots(self) -> bool:
@@ -133,7 +133,7 @@ class Executor:
     async def answer(self) -> asyncio.Task[None] | None:
         """Claim one job and start to work. The task ends when its seat has no more to do; None: there was nothing."""
         async with self._claiming:
-            free = [seat for seat in self._seats if seat.is_free]
+            free = self._seats.free
             attempt = await self._claims.claim(free)
             if attempt is None:
                 return None

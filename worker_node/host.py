@@ -69,7 +69,9 @@ class AppHost:
 
     def can_start(self, uses_gpus: bool) -> bool:
         """Whether a call of an endpoint that does or does not use GPUs could start now."""
-        if self.status.state != "ready" or self._is_stopping or not self._calls.have_room(uses_gpus=uses_gpus):
+        if self.status.state != "ready" or self._is_stopping:
+            return False
+        if not self._calls.have_room(uses_gpus=uses_gpus, most=self.loading.max_multiplexing):
             return False
         return not uses_gpus or self.status.runner in ("none", "warm")
 

@@ -16,9 +16,6 @@ from worker_node.host_call import PendingCall
 from worker_node.host_values import AppReplaced, AppSpec, HostCall
 from worker_node.suspicion import Suspicion
 
-MAX_LIGHT_CALLS = 8
-"""Calls at once of endpoints that use no GPUs."""
-
 
 class HostCalls:
     """``send`` reaches the process and ``kill`` ends it; what calls make is put into the spool of ``spec``."""
@@ -40,14 +37,17 @@ class HostCalls:
         calls = [pending.call.names for pending in self._pending.values()]
         return {**calls[0]} if len(calls) == 1 else {"jobs": [each["job_id"] for each in calls]} if calls else {}
 
-    def have_room(self, *, uses_gpus: bool) -> bool:
-        """Whether a process that can serve could take a call that does or does not use GPUs."""
+    def have_room(self, *, uses_gpus: bool, most: int) -> bool:
+        """Whether a process that can serve could take a call that uses GPUs, or one of ``most`` at a time without any.
+
+        As many again may have come back from waiting for other apps' jobs.
+        """
         pending = list(self._pending.values())
         if any(each.waited_s < self._alone_s for each in pending) and self.are_one_at_a_time:
             return False
         at_work = [each for each in pending if not each.waits]
         alike = sum(each.uses_gpus == uses_gpus for each in at_work)
-        return alike == 0 if uses_gpus else alike < MAX_LIGHT_CALLS
+        return alike == 0 if uses_gpus else alike < 2 * most
 
     def begin(self, call: HostCall, *, uses_gpus: bool) -> PendingCall:
         """Have the process serve a call."""

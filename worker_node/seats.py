@@ -22,6 +22,7 @@ from worker_node.host import AppHost
 from worker_node.placement import Placement
 from worker_node.quarantine import Quarantine
 
+KINDS = (True, False)
 MORE_WAIT = 50
 """How many more calls may wait with each call that they are deeper, at least: more than can be at work when the bound
 is met, so that whoever holds the bound up is deep enough to be sure of an end."""
@@ -60,13 +61,19 @@ class Seats:
         kinds = {endpoint.uses_gpus for endpoint in version.manifest.endpoints}
         self._calls = host.loading.max_multiplexing
         counts = {True: 1, False: self._calls}
-        self._all = [Seat(uses_gpus=kind) for kind in (True, False) if kind in kinds for _ in range(counts[kind])]
+        self._all = [Seat(uses_gpus=kind) for kind in KINDS if kind in kinds for _ in range(counts[kind])]
         self._quarantines = {kind: Quarantine(on_begin=on_rest) for kind in kinds}
         self._most_waiting, self._more_wait = most_waiting, max(MORE_WAIT, self._calls + 1)
         self.is_draining = False
 
     def __iter__(self) -> Iterator[Seat]:
         return iter(self._all)
+
+    @property
+    def free(self) -> list[Seat]:
+        """A free seat of each kind that has one. Those of a kind are alike."""
+        found = (next((seat for seat in self._all if seat.is_free and seat.uses_gpus is kind), None) for kind in KINDS)
+        return [seat for seat in found if seat is not None]
 
     def can_take(self, seat: Seat) -> bool:
         """Whether the seat's next job may be claimed now."""

@@ -122,6 +122,7 @@ class Plain(App):
     """No ranks."""
 
     name = "tests/plain"
+    max_multiplexing = 12
 
     def __init__(self) -> None:
         self.ready = False

@@ -59,6 +59,20 @@ async def test_two_calls_at_once_keep_their_events_and_results_apart(plain: Host
     assert sorted(event.data.get("done", "") for event in plain.events) == ["", "", "first", "second"]
 
 
+async def test_an_app_takes_as_many_calls_at_a_time_as_it_says(plain: Hosted, tmp_path: Path) -> None:
+    signal, most = tmp_path / "go", 12
+    calls = []
+
+    for number in range(most):
+        assert plain.host.can_start(uses_gpus=False)
+        calls.append(asyncio.create_task(plain.call("/wait", what=str(number), path=str(signal))))
+        await plain.until(lambda expected=number + 1: len(plain.events) == expected)
+    signal.touch()
+
+    assert [(await call).result["what"] for call in calls] == [str(number) for number in range(most)]
+    assert plain.host.loading.max_multiplexing == most
+
+
 async def test_an_input_that_breaks_the_request_model_never_reaches_the_endpoint(plain: Hosted) -> None:
     with pytest.raises(InvalidInput) as caught:
         await plain.call(number=1000)

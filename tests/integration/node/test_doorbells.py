@@ -187,6 +187,27 @@ def test_the_node_still_answers_remote_control_while_a_job_runs(listening: Liste
         pass
 
 
+def test_remote_control_shows_work_whose_claim_took_long(listening: Listening) -> None:
+    claimed: Future[Future[None] | None] = Future()
+    work: Future[None] = Future()
+
+    def claim_slowly(app: str) -> Future[Future[None] | None]:
+        listening.desk.answers.put(app)
+        return claimed
+
+    listening.desk.answer = claim_slowly  # type: ignore[method-assign]  # the desk of this one test
+    listening.ring(OPEN)
+    assert listening.desk.next_answer() == OPEN
+    inspect = listening.worker.app.control.inspect(timeout=PATIENCE_S, limit=1)
+    while not inspect.active()["stoker@contract"]:
+        assert not claimed.done()
+
+    claimed.set_result(work)
+
+    assert [task["name"] for task in inspect.active()["stoker@contract"]] == ["stoker.wake"]
+    work.set_result(None)
+
+
 def test_a_doorbell_that_was_taken_leaves_nothing_in_redis_that_could_come_back(listening: Listening) -> None:
     listening.desk.work = work = Future()
     listening.ring(OPEN)

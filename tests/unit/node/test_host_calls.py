@@ -10,13 +10,14 @@ import pytest
 
 from stoker.errors import CrashedBeside, WorkerCrashed
 from stoker.ids import new_id
-from worker_node import host_calls
 from worker_node.apphost import protocol
 from worker_node.host_call import PendingCall
 from worker_node.host_calls import HostCalls
 from worker_node.host_values import AppAnswer, AppCall, AppReplaced, AppSpec, HostCall
 
 pytestmark = pytest.mark.anyio
+
+MOST = 4
 
 
 @pytest.fixture
@@ -72,7 +73,7 @@ async def test_a_suspect_that_waits_is_alone_for_a_while_and_is_charged_if_the_p
     await crash(calls)
     again = begin(calls, job_id, waits=True)
 
-    had_room = calls.have_room(uses_gpus=False)
+    had_room = calls.have_room(uses_gpus=False, most=MOST)
     await crash(calls)
 
     assert not had_room
@@ -87,7 +88,7 @@ async def test_a_suspect_that_waited_alone_makes_room_for_its_child_and_is_not_b
     await crash(calls)
     parent = begin(calls, parent_id, waits=True)
 
-    has_room = calls.have_room(uses_gpus=False)
+    has_room = calls.have_room(uses_gpus=False, most=MOST)
     child = begin(calls, child_id)
     await crash(calls)
 
@@ -96,7 +97,7 @@ async def test_a_suspect_that_waited_alone_makes_room_for_its_child_and_is_not_b
 
 
 async def test_calls_that_wait_take_no_room_where_nobody_is_suspected(calls: HostCalls) -> None:
-    for _ in range(2 * host_calls.MAX_LIGHT_CALLS):
+    for _ in range(3 * MOST):
         begin(calls, new_id(), waits=True)
 
-    assert calls.have_room(uses_gpus=False)
+    assert calls.have_room(uses_gpus=False, most=MOST)

@@ -98,6 +98,7 @@ def test_an_app_is_served_as_many_calls_at_a_time_as_it_says_and_more_may_wait_w
     seats = seats_of(True, False, most_waiting=0, calls=calls)
 
     assert sum(not seat.uses_gpus for seat in seats) == calls
+    assert [seat.uses_gpus for seat in seats.free] == [True, False], "those of a kind are alike"
     for _ in range(calls):
         parent = some(seats, uses_gpus=False)
         parent.is_free = False
