@@ -21,7 +21,6 @@ from anyio.from_thread import start_blocking_portal
 from fal_client import Completed, FalClientHTTPError, FalClientTimeoutError, InProgress, Queued
 from PIL import Image as Pil
 
-from stoker import certificates
 from stoker.compat import fal
 from stoker.local import place
 from stoker.local.engines import Engines
@@ -317,17 +316,19 @@ except fal_client.FalClientHTTPError as error:
 def test_environment_variables_alone_point_the_client_to_an_api_with_tls(
     stack: Stack, engines: Engines, own_environ: dict[str, str], tmp_path: Path
 ) -> None:
-    made = certificates.make(tmp_path, ["localhost"])
+    words = [sys.executable, "-m", "stoker", "certs", "--dir", str(tmp_path), "--json"]
+    told = subprocess.run(words, env=own_environ, capture_output=True, text=True, timeout=60, check=True)
+    made = {name: Path(path) for name, path in json.loads(told.stdout).items()}
     settings = api_settings(engines, stack.database_url)
     with start_blocking_portal() as portal:
-        serving = running_api(settings, certificate=made.certificate, key=made.key)
+        serving = running_api(settings, certificate=made["certificate"], key=made["key"])
         with portal.wrap_async_context_manager(serving) as api:
             host = "localhost:" + api.url.rpartition(":")[2]
             hosts = {
                 "FAL_RUN_HOST": f"{host}/run",
                 "FAL_QUEUE_RUN_HOST": f"{host}/queue",
                 "FAL_KEY": stack.api_key,
-                "SSL_CERT_FILE": str(made.authority),
+                "SSL_CERT_FILE": str(made["authority"]),
             }
             ended = subprocess.run(
                 [sys.executable, "-c", BY_ENVIRONMENT, APP],
@@ -339,7 +340,7 @@ def test_environment_variables_alone_point_the_client_to_an_api_with_tls(
             )
 
     assert ended.stdout.split() == ["500", f"https://{host}"], ended.stderr
-    assert made.key.stat().st_mode & 0o077 == 0
+    assert made["key"].stat().st_mode & 0o077 == 0
 
 
 @pytest.mark.skipif(not (NODE and MODULES.exists()), reason="npm ci --prefix tests/javascript")
