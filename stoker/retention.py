@@ -12,15 +12,18 @@ from uuid import UUID
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-# Whatever is among them and not final is left as it is.
+# Whatever is among them and not final is left as it is. What an app has said about an output is among the event's data.
 STRIP = text("""
 WITH gone AS (
     UPDATE jobs SET input = 'null', payload_removed_at = stoker_now(),
                     result = CASE WHEN result IS NOT NULL THEN 'null'::jsonb END
     WHERE id = ANY(:ids) AND finished_at IS NOT NULL AND payload_removed_at IS NULL RETURNING id
 ), said AS (
-    UPDATE job_events e SET data = e.data - 'result' FROM gone g
-    WHERE e.job_id = g.id AND e.kind = 'state' AND e.data ? 'result'
+    UPDATE job_events e
+    SET data = CASE e.kind WHEN 'state' THEN e.data - 'result' ELSE (
+        SELECT coalesce(jsonb_object_agg(key, value), '{}') FROM jsonb_each(e.data)
+        WHERE key IN ('name', 'url', 'content_type', 'size_bytes', 'sha256', 'attempt')) END
+    FROM gone g WHERE e.job_id = g.id AND (e.kind = 'output' OR e.kind = 'state' AND e.data ? 'result')
 ), told AS (
     UPDATE job_heads h SET progress = NULL, progress_at = NULL FROM gone g
     WHERE h.job_id = g.id AND h.progress IS NOT NULL

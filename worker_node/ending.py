@@ -96,13 +96,13 @@ async def _announce(engines: Engines, attempt: Attempt, stored: Sequence[Output]
         (
             EventKind.OUTPUT,
             {
+                **output.metadata,  # first: these names are ours, and what they say stays when a payload is removed
                 "name": output.name,
                 "url": outputs.link_of(output),
                 "content_type": output.content_type,
                 "size_bytes": output.size_bytes,
                 "sha256": output.sha256,
                 "attempt": attempt.claim.attempt,
-                **output.metadata,
             },
         )
         for output in stored

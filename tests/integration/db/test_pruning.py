@@ -49,9 +49,9 @@ async def test_the_settings_say_for_all_how_long_each_kind_of_thing_is_kept(worl
 
     assert job.created
     assert seen == [
-        (1, 1, 4, 1, 1, True),
-        (0, 1, 4, 1, 1, True),
-        (0, 0, 4, 1, 1, True),
+        (1, 1, 5, 1, 1, True),
+        (0, 1, 5, 1, 1, True),
+        (0, 0, 5, 1, 1, True),
         (0, 0, 1, 1, 1, True),
         (0, 0, 1, 0, 1, True),
         (0, 0, 0, 0, 0, True),

@@ -62,6 +62,9 @@ async def test_what_is_not_to_be_stored_is_there_for_a_while_after_the_end_and_t
     everything = await world.everything()
     told = [row for rows in everything.values() for row in rows if "a secret" in str(row)]
     assert {row.get("job_id") or row["id"] for row in told} == {usual.job_id}
+    seen = await job_queries.events_after(world.db, private.job_id, 0)
+    [made] = [event.data for event in seen if "url" in event.data]
+    assert made == {"name": "cat.png", "url": "/outputs/", "attempt": 1}
     assert await world.value("SELECT count(*) FROM usage_records WHERE job_id = :id", id=private.job_id) == 1
     with pytest.raises(PayloadRemoved):
         await jobs.retry(world.db, private.job_id, None)
@@ -150,7 +153,7 @@ async def test_each_kind_of_thing_is_taken_from_old_jobs_up_to_a_place_and_the_j
     assert [await kept(world, job_id) for job_id in ids] == [(False, False)] * 3
     assert await kept(world, young.job_id) == (True, True)
     events = await world.rows("SELECT job_id, count(*) AS n FROM job_events GROUP BY 1 ORDER BY 1")
-    assert [row["n"] for row in events] == [1, 1, 1, 4]
+    assert [row["n"] for row in events] == [1, 1, 1, 5]
     [last] = await job_queries.events_after(world.db, ids[0], 0)
     assert last.data["state"] == "succeeded"
     tries_of = "SELECT d.state FROM delivery_attempts JOIN webhook_deliveries d ON d.id = delivery_id"
