@@ -44,7 +44,18 @@ WHERE (finished_at, id) > (:finished_at, :job_id) AND finished_at >= :finished_a
 ORDER BY finished_at, id LIMIT :limit
 """)
 MOVE = text("UPDATE retention_places SET finished_at = :finished_at, job_id = :job_id WHERE kind = :kind")
-BELOW = text("SELECT child_id FROM job_children WHERE root_id = ANY(:ids)")
+BELOW = """
+SELECT j.id FROM job_children c JOIN jobs j ON j.id = c.child_id
+WHERE c.root_id = ANY(:ids) AND j.finished_at IS NOT NULL AND {still_has} LIMIT :limit
+"""
+STILL_HAS = {
+    "payloads": "j.payload_removed_at IS NULL",
+    "outputs": "j.outputs_removed_at IS NULL",
+    "events": """EXISTS (SELECT FROM job_heads h JOIN job_events e ON e.job_id = h.job_id AND e.seq < h.last_seq
+                         WHERE h.job_id = j.id)""",
+    "delivery tries": """EXISTS (SELECT FROM webhook_deliveries d JOIN delivery_attempts t ON t.delivery_id = d.id
+                                 WHERE d.job_id = j.id AND d.state <> 'pending')""",
+}
 OLD_JOBS = text("""
 SELECT j.id FROM jobs j
 WHERE j.finished_at <= stoker_now() - make_interval(secs => :keep_s)
@@ -102,8 +113,10 @@ async def expired_outputs(db: AsyncEngine, *, limit: int) -> int:
             return 0
         found = list((await tx.execute(EXPIRED, {"limit": limit})).scalars())
         if found:
-            await retention.remove_outputs(tx, await _with_all_below(tx, found))
-        return len(found)
+            part, is_last = await _part(tx, "outputs", found, limit)
+            await retention.remove_outputs(tx, part)
+            return len(found) if is_last else len(part)
+        return 0
 
 
 async def by_age(db: AsyncEngine, kind: str, *, keep_s: float, limit: int) -> int:
@@ -114,7 +127,10 @@ async def by_age(db: AsyncEngine, kind: str, *, keep_s: float, limit: int) -> in
         place = (await tx.execute(PLACE, {"kind": kind})).mappings().one()
         found = (await tx.execute(PAST_PLACE, {**place, "keep_s": keep_s, "limit": limit})).all()
         if found:
-            await BY_AGE[kind](tx, await _with_all_below(tx, [row.id for row in found]))
+            part, is_last = await _part(tx, kind, [row.id for row in found], limit)
+            await BY_AGE[kind](tx, part)
+            if not is_last:
+                return len(part)
             reached = {"finished_at": found[-1].finished_at, "job_id": found[-1].id}
             await tx.execute(MOVE, {"kind": kind, **reached})
         return len(found)
@@ -156,5 +172,8 @@ async def _count(db: AsyncEngine, statement: Any, **values: Any) -> int:
         return 0 if tx is None else int((await tx.execute(statement, values)).scalar_one())
 
 
-async def _with_all_below(tx: AsyncConnection, job_ids: list[UUID]) -> list[UUID]:
-    return job_ids + list((await tx.execute(BELOW, {"ids": job_ids})).scalars())
+async def _part(tx: AsyncConnection, kind: str, tops: list[UUID], limit: int) -> tuple[list[UUID], bool]:
+    """Of families, however large, what is to be taken next; the jobs at the top with what is left at last: is it?"""
+    below = text(BELOW.format(still_has=STILL_HAS[kind]))
+    found = list((await tx.execute(below, {"ids": tops, "limit": limit})).scalars())
+    return (found, False) if len(found) >= limit else (found + tops, True)

@@ -17,6 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from api.control.loop import Duty
 from stoker import log, removals, sweeps
+from stoker.database import is_unreachable
 from stoker.settings import ControlSettings
 from stoker.storage import Storage
 
@@ -54,30 +55,33 @@ class Pruner:
     async def prune_wished(self) -> None:
         """What callers and apps did not want to be kept any longer."""
         keep_s = self.settings.keep_unstored_s
-        await self.sweep("payloads_not_stored", partial(sweeps.unstored, self.db, keep_s=keep_s))
-        await self.sweep("outputs_expired", partial(sweeps.expired_outputs, self.db))
-        await self.sweep("files_expired", partial(sweeps.expired_files, self.db))
+        await self.all_of(
+            {
+                "payloads_not_stored": partial(sweeps.unstored, self.db, keep_s=keep_s),
+                "outputs_expired": partial(sweeps.expired_outputs, self.db),
+                "files_expired": partial(sweeps.expired_files, self.db),
+            }
+        )
 
     async def prune_old(self) -> None:
         """What the installation keeps no longer."""
         kept = self.settings
-        by_age = {
-            "payloads": kept.keep_payloads_days,
-            "outputs": kept.keep_outputs_days,
-            "events": kept.keep_events_days,
-            "delivery tries": kept.keep_deliveries_days,
-        }
-        for kind, days in by_age.items():
-            if days is not None:
-                await self.sweep(kind, partial(sweeps.by_age, self.db, kind, keep_s=days * DAY_S))
-        others: dict[str, tuple[Sweep, float | None]] = {
+        days_of: dict[str, tuple[Sweep, float | None]] = {
+            "payloads": (partial(sweeps.by_age, kind="payloads"), kept.keep_payloads_days),
+            "outputs": (partial(sweeps.by_age, kind="outputs"), kept.keep_outputs_days),
+            "events": (partial(sweeps.by_age, kind="events"), kept.keep_events_days),
+            "delivery tries": (partial(sweeps.by_age, kind="delivery tries"), kept.keep_deliveries_days),
             "jobs": (sweeps.old_jobs, kept.keep_jobs_days),
             "files": (sweeps.old_files, kept.keep_files_days),
             "acts": (sweeps.old_acts, kept.keep_audit_days),
         }
-        for name, (sweep, days) in others.items():
-            if days is not None:
-                await self.sweep(name, partial(sweep, self.db, keep_s=days * DAY_S))
+        await self.all_of(
+            {
+                name: partial(sweep, self.db, keep_s=days * DAY_S)
+                for name, (sweep, days) in days_of.items()
+                if days is not None
+            }
+        )
 
     async def remove_objects(self) -> None:
         """Have the object store delete what nothing refers to any more."""
@@ -86,6 +90,20 @@ class Pruner:
             logger.info("objects_removed", removals=done)
         if failure is not None:
             logger.warning("objects_not_removed", error=str(failure)[:300], next="tried again")
+
+    async def all_of(self, chosen: dict[str, Sweep]) -> None:
+        """Each in its turn, whatever became of those before it; the first error is raised at the end."""
+        failures: list[DBAPIError] = []
+        for name, sweep in chosen.items():
+            try:
+                await self.sweep(name, sweep)
+            except DBAPIError as error:
+                if is_unreachable(error):
+                    raise
+                logger.warning("not_pruned", what=name, error=str(error.orig)[:300], next="tried again")
+                failures.append(error)
+        if failures:
+            raise failures[0]
 
     async def sweep(self, name: str, sweep: Sweep) -> None:
         """Go on until nothing is left, or for a while: what is left then is the next turn's."""

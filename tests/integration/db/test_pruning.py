@@ -59,6 +59,30 @@ async def test_the_settings_say_for_all_how_long_each_kind_of_thing_is_kept(worl
     ]
 
 
+async def test_a_sweep_that_fails_is_in_no_other_ones_way_and_is_told_of_at_the_end(world: World) -> None:
+    settings = ControlSettings.model_construct(keep_payloads_days=0.5, keep_outputs_days=0.5, keep_audit_days=0.5)
+    pruner = Pruner(settings, world.db, Storage("http://127.0.0.1:1", "key", "secret", "outputs", "us-east-1"))
+    node = await world.node()
+    for keep_s in (HOUR, None):
+        await done(world, node, store_io=False, keep_outputs_s=keep_s)
+    await world.rows("ALTER TABLE job_heads RENAME TO away")  # of which payloads want something, and outputs nothing
+    left = """
+        SELECT (SELECT count(*) FROM jobs WHERE outputs_removed_at IS NULL) AS outputs,
+               (SELECT count(*) FROM audit_log) AS acts
+    """
+
+    seen = []
+    for prune, clock in ((pruner.prune_wished, HOUR), (pruner.prune_old, 12 * HOUR)):
+        await world.set_clock(clock)
+        with pytest.raises(DBAPIError, match="job_heads"):
+            await prune()
+        [row] = await world.rows(left)
+        seen.append((row["outputs"], row["acts"] > 0))
+
+    assert seen == [(1, True), (0, False)]
+    await world.rows("ALTER TABLE away RENAME TO job_heads")
+
+
 async def test_a_batch_that_takes_too_long_is_made_smaller_and_larger_again(world: World) -> None:
     storage = Storage("http://127.0.0.1:1", "key", "secret", "outputs", "us-east-1")
     pruner, asked = Pruner(ControlSettings.model_construct(), world.db, storage), []

@@ -18,16 +18,17 @@ from tests.support.job_world import Node, World, endpoint, manifest
 pytestmark = pytest.mark.anyio
 
 
-async def family(world: World) -> tuple[Node, Claim, UUID]:
-    """A job that runs and has started another one, whose result it has; neither is to be stored."""
+async def family(world: World, others: int = 1) -> tuple[Node, Claim, UUID]:
+    """A job that runs and has started others, whose results it has, and one of these; none is to be stored."""
     version = await apps.publish(world.db, manifest("acme/parent", endpoint(uses_gpus=False), num_gpus=0))
     node = await world.node(versions=[version])
     await world.submit(version=version, input=SECRET, store_io=False, keep_outputs_s=HOUR, no_retry=True)
     parent = await node.take()
-    asked = NewChild(version=world.default, endpoint="/", input=SECRET, key="first")
-    child = await children.submit(world.db, parent.lease, asked)
     worker = await world.node("n2")
-    await succeed(worker, await worker.take())
+    for number in range(others):
+        asked = NewChild(version=world.default, endpoint="/", input=SECRET, key=f"number {number}")
+        child = await children.submit(world.db, parent.lease, asked)
+        await succeed(worker, await worker.take())
     return node, parent, child.job_id
 
 
@@ -173,6 +174,43 @@ async def test_what_is_old_is_counted_from_the_end_of_the_job_at_the_top_for_its
     assert (early, await sweeps.by_age(world.db, "payloads", keep_s=HOUR, limit=10)) == (0, 1)
 
     assert await world.value("SELECT count(*) FROM jobs WHERE payload_removed_at IS NOT NULL") == 2
+
+
+@pytest.mark.parametrize("kind", sweeps.BY_AGE)
+async def test_a_large_family_is_taken_in_parts_and_the_job_at_the_top_with_the_last(world: World, kind: str) -> None:
+    node, parent, _ = await family(world, others=5)
+    await succeed(node, parent)
+    await world.rows("UPDATE jobs SET webhook_url = 'https://receiver.invalid/'")
+    sent = "INSERT INTO webhook_deliveries (id, job_id, tenant_id, url, state)"
+    await world.rows(f"{sent} SELECT id, id, tenant_id, '', 'delivered' FROM jobs")
+    await world.rows("INSERT INTO delivery_attempts (delivery_id, attempt) SELECT id, 1 FROM webhook_deliveries")
+    await world.set_clock(HOUR)
+    place = "SELECT count(*) FROM retention_places WHERE job_id = :id"
+
+    handled, moved = [], []
+    for _ in range(4):
+        handled.append(await sweeps.by_age(world.db, kind, keep_s=HOUR, limit=2))
+        moved.append(await world.value(place, id=parent.job_id))
+
+    assert (handled, moved) == ([2, 2, 1, 0], [0, 0, 1, 1])
+    left = {
+        "payloads": "SELECT count(*) FROM jobs WHERE payload_removed_at IS NULL",
+        "outputs": "SELECT count(*) FROM jobs WHERE outputs_removed_at IS NULL",
+        "events": "SELECT count(*) - 6 FROM job_events",
+        "delivery tries": "SELECT count(*) FROM delivery_attempts",
+    }
+    assert await world.value(left[kind]) == 0
+
+
+async def test_outputs_of_a_large_family_expire_in_parts(world: World) -> None:
+    node, parent, _ = await family(world, others=5)
+    await succeed(node, parent)
+    await world.set_clock(HOUR)
+    left = "SELECT count(*) FROM jobs WHERE outputs_removed_at IS NULL"
+
+    seen = [(await sweeps.expired_outputs(world.db, limit=2), await world.value(left)) for _ in range(4)]
+
+    assert seen == [(2, 4), (2, 2), (1, 0), (0, 0)]
 
 
 async def test_children_are_deleted_before_who_started_them_and_usage_outlives_both(world: World) -> None:
