@@ -6,6 +6,7 @@ The rows are gone when it returns, objects soon after (``stoker.removals``). Eac
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from urllib.parse import quote
 from uuid import UUID
 
@@ -13,6 +14,7 @@ from sqlalchemy import delete, insert, select, text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from stoker import audit, retention
+from stoker.database import reading
 from stoker.errors import Conflict, NotFound
 from stoker.keys import Caller
 from stoker.tables import files, object_removals
@@ -24,12 +26,13 @@ WITH RECURSIVE below AS (
     UNION ALL
     SELECT c.child_id FROM below b JOIN job_children c ON c.parent_id = b.id
 )
-SELECT j.id, j.state, j.finished_at IS NOT NULL AS is_final, true AS is_below
+SELECT j.id, j.depth, j.state, j.finished_at IS NOT NULL AS is_final, true AS is_below
 FROM below b JOIN jobs j ON j.id = b.id
 UNION ALL
-SELECT j.id, j.state, j.finished_at IS NOT NULL, false
+SELECT j.id, j.depth, j.state, j.finished_at IS NOT NULL, false
 FROM below b JOIN job_children c ON c.child_id = b.id JOIN jobs j ON j.id = c.root_id WHERE b.id = :job_id
 """)
+AT_ONCE = 100
 AT_LATER = text("stoker_now() + make_interval(secs => :later_s)").bindparams(later_s=retention.LATER_S)
 
 
@@ -40,10 +43,13 @@ async def delete_job(db: AsyncEngine, job_id: UUID, by: Caller) -> None:
         NotFound: there is no such job, or it is another tenant's.
         Conflict: it, or one of its family, is not final.
     """
-    async with db.begin() as tx:
+    async with reading(db) as tx:
         below = await _final_family(tx, job_id, by.tenant_id)
-        await retention.delete_jobs(tx, below, is_recent=True)
-        await audit.record(tx, "job.delete", str(job_id), by=by, about=by.tenant_id, jobs=len(below))
+    for part in _parts(below):
+        async with db.begin() as tx:
+            await retention.delete_jobs(tx, part, is_recent=True)
+            if part[-1] == job_id:
+                await audit.record(tx, "job.delete", str(job_id), by=by, about=by.tenant_id, jobs=len(below))
 
 
 async def delete_payload(db: AsyncEngine, job_id: UUID, by: Caller) -> list[str]:
@@ -54,12 +60,15 @@ async def delete_payload(db: AsyncEngine, job_id: UUID, by: Caller) -> list[str]
     Raises:
         NotFound, Conflict: as ``delete_job``.
     """
-    async with db.begin() as tx:
+    async with reading(db) as tx:
         below = await _final_family(tx, job_id, by.tenant_id)
         links = text("SELECT token, name FROM job_outputs WHERE job_id = ANY(:ids) ORDER BY job_id, position")
         found = (await tx.execute(links, {"ids": below})).all()
-        await retention.remove_payloads(tx, below, outputs_of=below)
-        await audit.record(tx, "job.delete_payload", str(job_id), by=by, about=by.tenant_id, jobs=len(below))
+    for part in _parts(below):
+        async with db.begin() as tx:
+            await retention.remove_payloads(tx, part, outputs_of=part)
+            if part[-1] == job_id:
+                await audit.record(tx, "job.delete_payload", str(job_id), by=by, about=by.tenant_id, jobs=len(below))
     return [f"/outputs/{row.token}/{quote(row.name)}" for row in found]
 
 
@@ -85,6 +94,7 @@ async def delete_file(db: AsyncEngine, file_id: str, by: Caller) -> None:
 
 
 async def _final_family(tx: AsyncConnection, job_id: UUID, tenant_id: UUID) -> list[UUID]:
+    """Children before those that started them."""
     found = (await tx.execute(FAMILY, {"job_id": job_id, "tenant_id": tenant_id})).all()
     if not found:
         raise NotFound(f"there is no job {job_id}")
@@ -92,4 +102,10 @@ async def _final_family(tx: AsyncConnection, job_id: UUID, tenant_id: UUID) -> l
         if not row.is_final:
             role = "" if row.id == job_id else ", which it started" if row.is_below else ", which needs it"
             raise Conflict(f"job {row.id}{role} is {row.state}", hint="Cancel it first, or wait for its end.")
-    return [row.id for row in found if row.is_below]
+    return [row.id for row in sorted(found, key=lambda row: row.depth, reverse=True) if row.is_below]
+
+
+def _parts(below: list[UUID]) -> Iterator[list[UUID]]:
+    """A transaction each. What was interrupted is asked for again, at the job itself, which is the last."""
+    for start in range(0, len(below), AT_ONCE):
+        yield below[start : start + AT_ONCE]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from uuid import UUID
 
 import pytest
+from sqlalchemy.exc import DBAPIError
 
 from stoker import apps, children, deletions, job_queries, jobs, sweeps
 from stoker.children import NewChild
@@ -312,3 +313,25 @@ async def test_a_job_whose_family_has_not_ended_is_not_deleted(world: World) -> 
     # A look at once, and another one when an attempt that had lost its lease has stopped.
     assert await world.value("SELECT count(*) FROM object_removals WHERE due_at <= stoker_now()") == 2
     assert await world.value("SELECT count(*) FROM object_removals WHERE due_at > stoker_now()") == 2
+
+
+async def test_a_large_family_is_deleted_in_parts_and_what_is_left_of_it_can_be_asked_for_again(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node, parent, _ = await family(world, others=5)
+    await succeed(node, parent)
+    me = await caller(world)
+    monkeypatch.setattr(deletions, "AT_ONCE", 2)
+    await world.rows("ALTER TABLE audit_log RENAME TO away")
+    left = []
+
+    for delete in (deletions.delete_payload, deletions.delete_job):
+        with pytest.raises(DBAPIError, match="audit_log"):
+            await delete(world.db, parent.job_id, me)
+        left.append(await world.value("SELECT count(*) FROM jobs WHERE payload_removed_at IS NULL"))
+    left.append(await world.value("SELECT count(*) FROM jobs"))
+    await world.rows("ALTER TABLE away RENAME TO audit_log")
+    await deletions.delete_job(world.db, parent.job_id, me)
+
+    assert left == [2, 2, 2]
+    assert await world.value("SELECT count(*) FROM jobs") == 0
