@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Iterable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Self
 from uuid import UUID
 
@@ -20,6 +20,7 @@ from api.told import has_result
 from stoker import job_queries, log
 from stoker.bus import Bus
 from stoker.database import is_passing
+from stoker.errors import NotFound
 from stoker.events import Event
 from stoker.job_views import JobView
 
@@ -39,6 +40,8 @@ class Relays:
         self._reading: asyncio.Task[None] | None = None
         self._rests = False
         """Postgres is away: nothing is read for a while, however much is due."""
+        self._unread: set[Relay] = set()
+        """Those whose rows could not be read, alone. They wait for a while, whatever they hear; the others do not."""
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[Self]:
@@ -74,8 +77,9 @@ class Relays:
                 await self._hub.detach(job.id, relay)
 
     def _on_due(self, relay: Relay) -> None:
-        self._due[relay.job_id] = relay
-        self._begin()
+        if relay not in self._unread:
+            self._due[relay.job_id] = relay
+            self._begin()
 
     def _begin(self) -> None:
         if self._due and self._reading is None and not self._rests:
@@ -84,39 +88,74 @@ class Relays:
     async def _read(self) -> None:
         try:
             while self._due and not self._rests:
-                batch = [self._due.pop(job_id) for job_id in list(self._due)[:MOST]]
-                for relay in batch:
-                    if relay.has_gap:
-                        relay.fill_gap(await self._bus.progress_after(relay.job_id, relay.last))
-                await self._read_rows(batch)
+                await self._tell([self._due.pop(job_id) for job_id in list(self._due)[:MOST]])
         finally:
             self._reading = None
 
-    async def _read_rows(self, batch: list[Relay]) -> None:
+    async def _tell(self, batch: list[Relay]) -> None:
         try:
-            found = await job_queries.events_of(self._db, {relay.job_id: relay.seen for relay in batch}, ROWS)
-            for relay in batch:
-                await self._see_outputs(relay, found[relay.job_id])
+            await self._tell_rows(batch)
         except Exception as error:
             # Whatever it was: without these rows streams would be only as good as the look, until the process ends.
             if is_passing(error):
                 logger.warning("streams_wait_for_postgres", reason=str(error)[:200], jobs=len(batch))
+                self._rests = True
+                asyncio.get_running_loop().call_later(self._look_s, self._rested)
+            elif len(batch) > 1:
+                for relay in batch:  # refused as a whole, perhaps for one's sake
+                    if not self._rests:
+                        await self._tell([relay])
+                    else:
+                        self._put_back(relay)
+                return
             else:
-                logger.exception("rows_not_read", jobs=len(batch), next="reads again")
+                logger.exception("rows_not_read", job_id=str(batch[0].job_id), next="reads again")
+                self._leave(batch[0])
             for relay in batch:
+                self._put_back(relay)
                 relay.tell_rows([])
-                self._due[relay.job_id] = relay
-            self._rests = True
-            asyncio.get_running_loop().call_later(self._look_s, self._rested)
-            return
+
+    async def _tell_rows(self, batch: list[Relay]) -> None:
         for relay in batch:
-            relay.tell_rows(found[relay.job_id])
-            if len(found[relay.job_id]) == ROWS:
-                self._due[relay.job_id] = relay
+            if relay.has_gap:
+                relay.fill_gap(await self._kept_progress(relay))
+        found = await job_queries.events_of(self._db, {relay.job_id: relay.seen for relay in batch}, ROWS)
+        for relay in batch:
+            rows = found[relay.job_id]
+            await self._see_outputs(relay, rows)
+            relay.tell_rows(rows)
+            if len(rows) == ROWS:
+                self._put_back(relay)
+
+    async def _kept_progress(self, relay: Relay) -> list[Event]:
+        """None where it cannot be read: rows do not wait for what may be lost."""
+        try:
+            return await self._bus.progress_after(relay.job_id, relay.last)
+        except Exception:
+            logger.exception("progress_not_read", job_id=str(relay.job_id), next="goes on with rows")
+            return []
 
     async def _see_outputs(self, relay: Relay, rows: Iterable[Event]) -> None:
         if any(has_result(row) for row in rows):
-            relay.job = await job_queries.get(self._db, relay.job_id, relay.job.tenant_id)
+            with suppress(NotFound):  # deleted meanwhile, and its outputs with it
+                relay.job = await job_queries.get(self._db, relay.job_id, relay.job.tenant_id)
+
+    def _put_back(self, relay: Relay) -> None:
+        """There is more to read, if anybody still follows. Who came after the last had left has another relay."""
+        if relay.feeds and relay not in self._unread:
+            self._due.setdefault(relay.job_id, relay)
+
+    def _leave(self, relay: Relay) -> None:
+        """Read its rows a while later."""
+        self._unread.add(relay)
+        if self._due.get(relay.job_id) is relay:
+            del self._due[relay.job_id]
+        asyncio.get_running_loop().call_later(self._look_s, self._read_again, relay)
+
+    def _read_again(self, relay: Relay) -> None:
+        self._unread.discard(relay)
+        self._put_back(relay)
+        self._begin()
 
     def _rested(self) -> None:
         self._rests = False
