@@ -66,7 +66,7 @@ async def delete_payload(db: AsyncEngine, job_id: UUID, by: Caller) -> list[str]
         found = (await tx.execute(links, {"ids": below})).all()
     for part in _parts(below):
         async with db.begin() as tx:
-            await retention.remove_payloads(tx, part, outputs_of=part)
+            await retention.remove_payloads(tx, part, outputs_of=part, is_recent=True)
             if part[-1] == job_id:
                 await audit.record(tx, "job.delete_payload", str(job_id), by=by, about=by.tenant_id, jobs=len(below))
     return [f"/outputs/{row.token}/{quote(row.name)}" for row in found]

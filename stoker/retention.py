@@ -40,16 +40,15 @@ WHERE id = ANY(:ids) AND finished_at IS NOT NULL AND outputs_removed_at IS NULL 
 """)
 # After the rows have been changed: what is still referred to is kept.
 REMOVE_OBJECTS = text("""
-INSERT INTO object_removals (prefix, is_folder, keep)
-SELECT j.tenant_id || '/' || j.id || '/', true,
+INSERT INTO object_removals (prefix, is_folder, due_at, keep)
+SELECT j.tenant_id || '/' || j.id || '/', true, stoker_now() + make_interval(secs => s.after_s),
        ARRAY(SELECT j.tenant_id || '/' || j.id || '/' || t.attempt || '/log.txt'
              FROM job_attempts t WHERE t.job_id = j.id AND t.log_file IS NOT NULL)
        || ARRAY(SELECT o.key FROM job_outputs o WHERE o.job_id = j.id AND j.outputs_removed_at IS NULL)
        || ARRAY(SELECT f.key FROM files f WHERE f.job_id = j.id)
-FROM jobs j WHERE j.id = ANY(:ids)
+FROM jobs j CROSS JOIN unnest(:looks_s ::float8[]) AS s (after_s) WHERE j.id = ANY(:ids)
 """)
-# Who comes back with a place before what is deleted must hear of it. What an attempt without a lease stores after this
-# has no row: there is another look.
+# Who comes back with a place before what is deleted must hear of it.
 DELETE = text("""
 WITH gone AS (
     DELETE FROM jobs WHERE id = ANY(:ids) AND finished_at IS NOT NULL RETURNING id, tenant_id
@@ -86,16 +85,21 @@ DELETE FROM delivery_attempts t USING webhook_deliveries d
 WHERE d.job_id = ANY(:ids) AND t.delivery_id = d.id AND d.state <> 'pending'
 """)
 LATER_S = 2 * 3600.0
-"""By then an attempt that has lost its lease has stopped, as has a presigned upload."""
+"""By then an attempt that has lost its lease has stopped, as has a presigned upload. What these store has no row: where
+they may still run there is another look.
+"""
 
 
 async def remove_payloads(
-    tx: AsyncConnection, job_ids: Collection[UUID], *, outputs_of: Collection[UUID] = ()
+    tx: AsyncConnection, job_ids: Collection[UUID], *, outputs_of: Collection[UUID] = (), is_recent: bool = False
 ) -> list[UUID]:
-    """Take away inputs, results and what else repeats them, and outputs; the jobs that still had any of it."""
+    """Take away inputs, results and what else repeats them, and outputs; the jobs that still had any of it.
+
+    ``is_recent``: attempts may still store.
+    """
     closed = set((await tx.execute(CLOSE, {"ids": list(outputs_of)})).scalars()) if outputs_of else set()
     gone = closed.union((await tx.execute(STRIP, {"ids": list(job_ids)})).scalars())
-    await _remove_objects(tx, list(gone))
+    await _remove_objects(tx, list(gone), is_recent=is_recent)
     return list(gone)
 
 
@@ -119,10 +123,13 @@ async def remove_tries(tx: AsyncConnection, job_ids: Collection[UUID]) -> list[U
 
 async def delete_jobs(tx: AsyncConnection, job_ids: Collection[UUID], *, is_recent: bool = False) -> list[UUID]:
     """Delete jobs with all that is theirs; no child of theirs may be left. ``is_recent``: attempts may still store."""
-    looks_s = [0.0, LATER_S] if is_recent else [0.0]
-    return list((await tx.execute(DELETE, {"ids": list(job_ids), "looks_s": looks_s})).scalars())
+    return list((await tx.execute(DELETE, {"ids": list(job_ids), "looks_s": _looks_s(is_recent)})).scalars())
 
 
-async def _remove_objects(tx: AsyncConnection, job_ids: list[UUID]) -> None:
+async def _remove_objects(tx: AsyncConnection, job_ids: list[UUID], *, is_recent: bool = False) -> None:
     if job_ids:
-        await tx.execute(REMOVE_OBJECTS, {"ids": job_ids})
+        await tx.execute(REMOVE_OBJECTS, {"ids": job_ids, "looks_s": _looks_s(is_recent)})
+
+
+def _looks_s(is_recent: bool) -> list[float]:
+    return [0.0, LATER_S] if is_recent else [0.0]

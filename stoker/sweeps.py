@@ -57,8 +57,10 @@ STILL_HAS = {
                                  WHERE d.job_id = j.id AND d.state <> 'pending')""",
 }
 OLD_JOBS = text("""
-SELECT j.id FROM jobs j
+SELECT j.id
+FROM jobs j LEFT JOIN job_children c ON c.child_id = j.id JOIN jobs t ON t.id = coalesce(c.root_id, j.id)
 WHERE j.finished_at <= stoker_now() - make_interval(secs => :keep_s)
+  AND t.finished_at <= stoker_now() - make_interval(secs => :keep_s)
   AND NOT EXISTS (SELECT FROM jobs child WHERE child.parent_id = j.id)
 ORDER BY j.finished_at LIMIT :limit FOR UPDATE OF j SKIP LOCKED
 """)

@@ -246,6 +246,18 @@ async def test_files_go_when_their_time_ends_or_that_of_all(world: World) -> Non
     assert removals == [{"prefix": "short", "is_folder": False}, {"prefix": "long", "is_folder": False}]
 
 
+async def test_children_of_a_job_that_runs_are_not_deleted_however_old(world: World) -> None:
+    """Another attempt of it asks for their results."""
+    node, parent, _ = await family(world, others=2)
+    await world.set_clock(2 * HOUR)
+    running = await sweeps.old_jobs(world.db, keep_s=HOUR, limit=10)
+    await succeed(node, parent)
+    young = await sweeps.old_jobs(world.db, keep_s=HOUR, limit=10)
+    await world.set_clock(3 * HOUR)
+
+    assert (running, young, await sweeps.old_jobs(world.db, keep_s=HOUR, limit=10)) == (0, 0, 2)
+
+
 async def test_acts_of_admins_are_kept_for_a_time_of_their_own(world: World) -> None:
     await world.rows("INSERT INTO audit_log (action, target) VALUES ('old', 'x')")
     await world.rows("INSERT INTO admin_requests (action, target, done_at) VALUES ('cancel', 'x', stoker_now())")
@@ -313,6 +325,16 @@ async def test_a_job_whose_family_has_not_ended_is_not_deleted(world: World) -> 
     # A look at once, and another one when an attempt that had lost its lease has stopped.
     assert await world.value("SELECT count(*) FROM object_removals WHERE due_at <= stoker_now()") == 2
     assert await world.value("SELECT count(*) FROM object_removals WHERE due_at > stoker_now()") == 2
+
+
+async def test_what_an_attempt_without_a_lease_stores_after_a_payload_was_deleted_goes_too(world: World) -> None:
+    job = await done(world, await world.node())
+
+    await deletions.delete_payload(world.db, job.job_id, await caller(world))
+
+    looks = "SELECT prefix, due_at > stoker_now() AS is_later FROM object_removals ORDER BY due_at"
+    folder = f"{world.tenant_id}/{job.job_id}/"
+    assert await world.rows(looks) == [{"prefix": folder, "is_later": later} for later in (False, True)]
 
 
 async def test_a_large_family_is_deleted_in_parts_and_what_is_left_of_it_can_be_asked_for_again(
