@@ -56,7 +56,8 @@ class JobStream:
                     yield chunk
                 spoke = time.monotonic()
                 while not self._ended:
-                    await feed.wait(spoke + settings.ping_s - time.monotonic())
+                    if not stopping.is_set():  # who stops the server wakes those that wait by then, and nobody else
+                        await feed.wait(spoke + settings.ping_s - time.monotonic())
                     if stopping.is_set():
                         yield b"retry: %d\n\n" % RETRY_ON_SHUTDOWN_MS
                         return

@@ -6,6 +6,7 @@ import asyncio
 import os
 import signal
 import sys
+from dataclasses import replace
 from pathlib import Path
 from uuid import UUID
 
@@ -17,13 +18,15 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from api.hub import Hub
+from api.stream import JobStream
 from stoker import job_queries, jobs
 from stoker.bus import Bus
 from stoker.database import driver_url
 from stoker.events import Event, EventId, EventKind
 from stoker.local.engines import Engines
 from tests.support.acting_node import ActingNode
-from tests.support.api_server import api_settings, running_api
+from tests.support.api_server import RunningApi, api_settings, running_api
+from tests.support.patience import waiting_for
 from tests.support.sse import events, named, rest
 
 pytestmark = pytest.mark.anyio
@@ -287,6 +290,23 @@ async def test_stopping_ends_open_streams_with_a_hint_to_come_back(
         seen += [frame async for frame in stream]
 
     assert [(frame.event, frame.retry) for frame in seen] == [(None, 1000), ("state", None), (None, 500)]
+
+
+async def test_a_stream_that_is_sending_when_the_server_stops_ends_as_soon_as_it_has_sent(
+    api: RunningApi, http: httpx2.AsyncClient, node: ActingNode
+) -> None:
+    job_id = await submit(http, node.version.app)
+    # Nobody wakes it: it stops at a moment at which it does not wait.
+    settings, stopping = api.here.settings.model_copy(update={"ping_s": 3600.0}), asyncio.Event()
+    here = replace(api.here, settings=settings, stopping=stopping)
+    body = JobStream(here, await job_queries.get(here.db, UUID(job_id), None), EventId(0), api.url).body()
+
+    chunks = [await anext(body), await anext(body)]
+    stopping.set()
+    async with waiting_for("the stream's end", 20):
+        chunks += [chunk async for chunk in body]
+
+    assert [chunks[0], *chunks[2:]] == [b"retry: 1000\n\n", b"retry: 500\n\n"]
 
 
 async def test_a_process_with_an_open_stream_obeys_sigterm(
