@@ -30,6 +30,7 @@ class OpenKeys:
         self._db = db
         self._open: dict[str, set[Hold]] = defaultdict(set)
         self._watching: asyncio.Task[None] | None = None
+        self._can_look = True
 
     @contextmanager
     def hold(self, caller: Caller) -> Iterator[Hold]:
@@ -70,9 +71,12 @@ class OpenKeys:
         try:
             ended = await keys.ended(self._db, list(self._open))
         except Exception as error:
-            if not is_passing(error):
-                raise
-            return  # streams outlive Postgres, and so may a key
+            # Streams outlive Postgres, and so may a key. Whatever it was: without looks no key would end what is open.
+            if self._can_look and not is_passing(error):
+                logger.exception("look_at_keys_failed", next="looks again")
+            self._can_look = False
+            return
+        self._can_look = True
         for key_id in ended & self._open.keys():
             logger.info("key_ended", key_id=key_id, open=len(self._open[key_id]))
             for hold in self._open[key_id]:

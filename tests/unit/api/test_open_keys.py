@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterable
+from typing import cast
+from uuid import uuid4
 
 import pytest
+from sqlalchemy.ext.asyncio import AsyncEngine
 
-from api.open_keys import Hold
+from api import open_keys
+from api.open_keys import Hold, OpenKeys
+from stoker import keys
 from stoker.errors import Unauthenticated
+from stoker.keys import Caller
+from tests.support.patience import waiting_for
 
 pytestmark = pytest.mark.anyio
 
@@ -66,3 +74,20 @@ async def test_who_cancels_the_wait_itself_cancels_it(key_ends: bool) -> None:
     await asyncio.wait([task])
 
     assert task.cancelled()
+
+
+async def test_a_look_that_fails_is_not_the_last_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def answer(_: AsyncEngine, key_ids: Iterable[str]) -> set[str]:
+        return set(key_ids)
+
+    async def fail(*_: object) -> set[str]:
+        monkeypatch.setattr(keys, "ended", answer)
+        raise ValueError("an answer that nobody expected")
+
+    monkeypatch.setattr(open_keys, "LOOK_S", 0.0)
+    monkeypatch.setattr(keys, "ended", fail)
+    caller = Caller("key_1", uuid4(), "acme", frozenset({"run"}), best_priority=0)
+    with OpenKeys(cast("AsyncEngine", None)).hold(caller) as hold:
+        async with waiting_for("the end of a key that was revoked", 10):
+            with pytest.raises(Unauthenticated):
+                await wait(hold, asyncio.Event())
