@@ -22,6 +22,8 @@ AT_ONCE = 32
 """So many requests are under way, each on a connection of its own; the others wait for their turn. A thousand streams
 that are opened together, or attempts that speak together, are no reason to give Redis up.
 """
+TURN_S = 2.0
+"""So long somebody waits for a turn."""
 PAUSE_AFTER_FAILURE_S = 1.0
 """While Redis is away each request would wait for its time limit; a rank's step must not pay that."""
 
@@ -50,8 +52,13 @@ class RedisLink:
         self._turn = asyncio.Semaphore(AT_ONCE)
 
     async def ask(self, act: Callable[[], Awaitable[T]]) -> T | None:
-        """What ``act`` answers; None while this Redis is away."""
-        async with self._turn:
+        """What ``act`` answers; None while this Redis is away, or where it is too slow for all who ask."""
+        try:
+            async with asyncio.timeout(TURN_S):
+                await self._turn.acquire()
+        except TimeoutError:
+            return None  # it does answer: who has a turn finds out if it is away
+        try:
             if time.monotonic() < self._quiet_until:
                 return None
             try:
@@ -63,6 +70,8 @@ class RedisLink:
                 self._reachable = False
                 self._quiet_until = time.monotonic() + PAUSE_AFTER_FAILURE_S
                 return None
+        finally:
+            self._turn.release()
         if not self._reachable:
             logger.info("redis_back")
         self._reachable = True

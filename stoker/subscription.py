@@ -18,9 +18,9 @@ from redis.asyncio import Redis
 from redis.asyncio.client import PubSub
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import RedisError
 
 from stoker import log
+from stoker.redis_link import AWAY
 
 CONNECT_TIMEOUT_S = 2.0
 READ_S = 5.0
@@ -79,7 +79,7 @@ class Subscription:
             return
         try:
             await (self._pubsub.subscribe(channel) if verb == "subscribe" else self._pubsub.unsubscribe(channel))
-        except (RedisError, OSError):
+        except AWAY:
             # The reader sees the same broken connection and makes a new one with the channels as they are now.
             logger.debug("subscription_write_failed", channel=channel)
 
@@ -94,7 +94,7 @@ class Subscription:
                 yield Message(None, None)
                 async for message in self._read(pubsub):
                     yield message
-            except (RedisError, OSError, TimeoutError) as error:
+            except AWAY as error:
                 if not failures:
                     logger.warning("subscription_lost", reason=str(error)[:200], next="connects again by itself")
                 await self._drop()

@@ -10,7 +10,9 @@ from uuid import UUID, uuid4
 
 import pytest
 from redis.asyncio import Redis
+from redis.asyncio.client import PubSub
 
+from stoker import redis_link
 from stoker.bus import (
     KEEP_ENDED_S,
     KEEP_PROGRESS,
@@ -23,6 +25,7 @@ from stoker.bus import (
 from stoker.events import Event, EventId, EventKind
 from stoker.local.engines import Engines
 from stoker.redis_link import RedisLink
+from tests.support.patience import waiting_for
 
 pytestmark = pytest.mark.anyio
 
@@ -44,6 +47,32 @@ async def test_many_who_ask_at_the_same_time_are_all_answered(engines: Engines) 
     answers = await asyncio.gather(*(link.ask(link.redis.ping) for _ in range(500)))
 
     assert answers == [True] * 500
+    await link.close()
+
+
+async def test_who_waits_too_long_for_a_turn_gives_up_and_redis_is_not_away(
+    engines: Engines, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(redis_link, "AT_ONCE", 1)
+    monkeypatch.setattr(redis_link, "TIMEOUT_S", 60.0)
+    monkeypatch.setattr(redis_link, "TURN_S", 0.01)
+    link = RedisLink(engines.redis_url, loses="nothing")
+    begun, go_on = asyncio.Event(), asyncio.Event()
+
+    async def wait() -> str:
+        begun.set()
+        await go_on.wait()
+        return "answered"
+
+    slow = asyncio.create_task(link.ask(wait))
+    await begun.wait()
+    async with waiting_for("a turn that does not come", 20):
+        late = await link.ask(link.redis.ping)
+    go_on.set()
+
+    assert late is None
+    assert await slow == "answered"
+    assert await link.ask(link.redis.ping) is True
     await link.close()
 
 
@@ -224,6 +253,27 @@ async def test_a_subscription_that_was_cut_listens_again_and_says_that_something
     assert again.data is None
     assert wake.data == {"seq": 7}
     assert heard
+
+
+async def test_a_subscription_outlives_a_transport_that_was_closed_meanwhile(
+    bus: Bus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def closed(*_: object, **__: object) -> None:
+        monkeypatch.undo()
+        raise RuntimeError("unable to perform operation on <TCPTransport closed=True>; the handler is closed")
+
+    job_id = uuid4()
+    async with bus.subscribe() as subscription:
+        messages = aiter(subscription)
+        await anext(messages)
+        monkeypatch.setattr(PubSub, "subscribe", closed)
+        await subscription.add(f"stoker:job:{job_id}")
+        monkeypatch.setattr(PubSub, "get_message", closed)
+        again = await anext(messages)
+        await bus.wake(job_id, 7)
+        wake = await anext(messages)
+
+    assert [again.data, wake.data] == [None, {"seq": 7}]
 
 
 async def test_a_node_is_told_of_cancels_also_after_its_connection_was_cut(bus: Bus, engines: Engines) -> None:
