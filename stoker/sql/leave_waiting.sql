@@ -4,6 +4,8 @@ WITH exit AS (
 ), job AS (
     UPDATE jobs j
     SET state = %(state)s, error = %(error)s, finished_at = stoker_now(), avoid_node = NULL, avoid_until = NULL,
+        outputs_expire_at = CASE WHEN j.parent_id IS NULL
+                                 THEN stoker_now() + make_interval(secs => j.keep_outputs_s) END,
         cancel_requested_at = CASE WHEN %(state)s = 'cancelled' THEN stoker_now() END
     FROM exit x
     WHERE j.id = x.job_id AND j.state IN ('scheduled', 'queued')

@@ -11,7 +11,7 @@ from stoker import apps, children, deletions, job_queries, jobs, sweeps
 from stoker.children import NewChild
 from stoker.errors import Conflict, NotFound, OutputsRemoved, PayloadRemoved
 from stoker.ids import new_id
-from stoker.job_values import Claim
+from stoker.job_values import Claim, Usage
 from stoker.keys import Caller
 from tests.support.final_jobs import HOUR, SECRET, done, succeed
 from tests.support.job_world import Node, World, endpoint, manifest
@@ -300,6 +300,18 @@ async def test_outputs_of_a_family_wait_for_its_last_member(world: World) -> Non
 
     assert (early, await sweeps.expired_outputs(world.db, limit=10)) == (0, 1)
     assert await kept(world, child.job_id) == (True, False)
+
+
+async def test_outputs_expire_as_was_wished_where_the_job_ends_out_of_the_queue(world: World) -> None:
+    """It was given back when its child had ended, and then cancelled."""
+    _, parent, child_id = await family(world)
+    await jobs.release(world.db, {parent.lease: Usage()}, "draining")
+    await jobs.request_cancel(world.db, parent.job_id, None)
+    await world.set_clock(HOUR)
+
+    assert await sweeps.expired_outputs(world.db, limit=10) == 1
+
+    assert await kept(world, child_id) == (True, False)
 
 
 async def test_a_job_whose_family_has_not_ended_is_not_deleted(world: World) -> None:
