@@ -64,11 +64,14 @@ WHERE j.finished_at <= stoker_now() - make_interval(secs => :keep_s)
   AND NOT EXISTS (SELECT FROM jobs child WHERE child.parent_id = j.id)
 ORDER BY j.finished_at LIMIT :limit FOR UPDATE OF j SKIP LOCKED
 """)
+# Who has a presigned link may still PUT to it.
 FILES = """
 WITH gone AS (
-    DELETE FROM files WHERE id IN (SELECT id FROM files WHERE {which} LIMIT :limit FOR UPDATE SKIP LOCKED) RETURNING key
+    DELETE FROM files WHERE id IN (SELECT id FROM files WHERE {which} LIMIT :limit FOR UPDATE SKIP LOCKED)
+    RETURNING key, stoker_now() AS at, created_at + make_interval(secs => :later_s) AS stored_by
 ), removals AS (
-    INSERT INTO object_removals (prefix, is_folder) SELECT key, false FROM gone
+    INSERT INTO object_removals (prefix, is_folder, due_at)
+    SELECT key, false, at FROM gone UNION ALL SELECT key, false, stored_by FROM gone WHERE stored_by > at
 )
 SELECT count(*) FROM gone
 """
@@ -149,12 +152,12 @@ async def old_jobs(db: AsyncEngine, *, keep_s: float, limit: int) -> int:
 
 async def expired_files(db: AsyncEngine, *, limit: int) -> int:
     """Delete uploaded files whose time has ended; how many."""
-    return await _count(db, EXPIRED_FILES, limit=limit)
+    return await _count(db, EXPIRED_FILES, limit=limit, later_s=retention.LATER_S)
 
 
 async def old_files(db: AsyncEngine, *, keep_s: float, limit: int) -> int:
     """Delete files that were uploaded so long ago; how many."""
-    return await _count(db, OLD_FILES, keep_s=keep_s, limit=limit)
+    return await _count(db, OLD_FILES, keep_s=keep_s, limit=limit, later_s=retention.LATER_S)
 
 
 async def old_acts(db: AsyncEngine, *, keep_s: float, limit: int) -> int:
