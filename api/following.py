@@ -26,7 +26,7 @@ logger = log.get(__name__)
 async def follow(here: Connections, job_id: UUID, *, with_progress: bool = False) -> AsyncGenerator[list[Event], None]:
     """Events, progress before rows and each kind in order; an empty batch where it has been quiet for ``ping_s``.
 
-    The last event of the last batch is the final one, unless the server stops before.
+    The last event of the last batch is the final one, unless the server stops or the job is deleted before.
     """
     seq, seen, spoke = 0, EventId(0), time.monotonic()
     async with here.hub.follow(job_id) as feed:
@@ -51,10 +51,12 @@ async def follow(here: Connections, job_id: UUID, *, with_progress: bool = False
                 yield batch
             if rows and is_last(rows[-1]):
                 return
+            if feed.is_over:
+                return
 
 
 async def ended(here: Connections, job_id: UUID) -> bool:
-    """Wait for the job's end; False if the server stops before."""
+    """Wait for the job's end; False if the server stops or the job is deleted before."""
     async with aclosing(follow(here, job_id)) as batches:
         async for batch in batches:
             if batch and is_last(batch[-1]):

@@ -58,6 +58,9 @@ class Follower(Protocol):
     def look_back(self) -> None:
         """Nobody listened for a while: there may be rows, and progress that was kept."""
 
+    def end(self) -> None:
+        """Its job is gone."""
+
     def offer(self, event: Event) -> None:
         """Live progress."""
 
@@ -67,6 +70,8 @@ class Feed:
 
     def __init__(self) -> None:
         self.seen = 0
+        self.is_over = False
+        """The job is gone: what there is to take is the last of it."""
         self._has_rows = self._has_gap = False
         self._progress: deque[Event] = deque(maxlen=KEEP_PROGRESS)
         self._changed = asyncio.Event()
@@ -85,6 +90,11 @@ class Feed:
         """Nobody listened for a while: there may be rows, and progress that was kept."""
         self._has_gap = True
         self.look()
+
+    def end(self) -> None:
+        """Nothing more will come."""
+        self.is_over = True
+        self._changed.set()
 
     def offer(self, event: Event) -> None:
         """Live progress."""
@@ -204,8 +214,10 @@ class Hub:
             await asyncio.sleep(self._look_s)
             if not self._feeds:
                 continue
+            tenants = [of for of in self._feeds if of in self._tenants]
+            job_ids = [of for of in self._feeds if of not in self._tenants]
             try:
-                newest = await self._newest()
+                newest = await self._newest(job_ids, tenants)
             except Exception as error:
                 # Whatever it was: without this look streams are only as good as Redis, until the process ends.
                 if self._can_look and not is_passing(error):
@@ -217,10 +229,12 @@ class Hub:
                 for feed in self._feeds.get(of, ()):
                     if at > feed.seen:
                         feed.look(at)
+            for of in job_ids:
+                if of not in newest:  # deleted: nobody follows a job that is not there yet
+                    for feed in self._feeds.get(of, ()):
+                        feed.end()
 
-    async def _newest(self) -> Mapping[UUID, int]:
-        tenants = [of for of in self._feeds if of in self._tenants]
-        job_ids = [of for of in self._feeds if of not in self._tenants]
+    async def _newest(self, job_ids: Sequence[UUID], tenants: Sequence[UUID]) -> Mapping[UUID, int]:
         async with reading(self._db) as connection:
             rows = await connection.execute(NEWEST, {"job_ids": job_ids, "tenant_ids": tenants})
             return {row.id: row.at for row in rows}

@@ -21,19 +21,20 @@ KEEP = 64
 
 
 class JobFeed:
-    """What one stream has not sent yet. ``seen``: up to which seq it has sent rows."""
+    """What one stream has not sent yet."""
 
-    def __init__(self, seen: int) -> None:
-        self.seen = seen
+    def __init__(self) -> None:
         self.is_behind = False
         """Something is missing here: read the rows past the last one sent, and the newest progress."""
+        self.is_over = False
+        """The job is gone: what waits here is the last of it."""
         self._told: deque[Told] = deque()
         self._waiter: asyncio.Future[None] | None = None
 
     @property
     def is_idle(self) -> bool:
         """Whether there is nothing to do."""
-        return not self._told and not self.is_behind
+        return not (self._told or self.is_behind or self.is_over)
 
     def tell(self, told: Told) -> None:
         """Add an event. One too many makes the stream fall behind: it gets what it needs when it reads again."""
@@ -49,6 +50,11 @@ class JobFeed:
         """What waits here is of no use."""
         self.is_behind = True
         self._told.clear()
+        self.wake()
+
+    def end(self) -> None:
+        """Nothing more will come."""
+        self.is_over = True
         self.wake()
 
     def take(self) -> list[Told]:
@@ -105,6 +111,11 @@ class Relay:
         """Nobody listened for a while: there may be rows, and progress that was kept."""
         self.has_gap = True
         self._on_due(self)
+
+    def end(self) -> None:
+        """The job is gone."""
+        for feed in self.feeds:
+            feed.end()
 
     def offer(self, event: Event) -> None:
         """Live progress. It waits for its row, and for what was missed before it."""

@@ -56,15 +56,15 @@ class Relays:
             await asyncio.gather(*tasks, return_exceptions=True)
 
     @asynccontextmanager
-    async def follow(self, job: JobView, seen: int) -> AsyncIterator[JobFeed]:
+    async def follow(self, job: JobView) -> AsyncIterator[JobFeed]:
         """A feed that is subscribed by the time it is handed out: read rows after that and none is missed.
 
-        ``job`` is as it was read a moment ago; ``seen`` is the seq of the row that the caller has seen last.
+        ``job`` is as it was read a moment ago.
         """
         relay = self._of.get(job.id)
         if relay is None:
             relay = self._of[job.id] = Relay(job, self._on_due)
-        feed = JobFeed(seen)
+        feed = JobFeed()
         relay.feeds.add(feed)
         try:
             await self._hub.attach(job.id, relay)

@@ -1,4 +1,4 @@
-"""One job's events as Server-Sent Events: replay, then follow until the final event.
+"""One job's events as Server-Sent Events: replay, then follow until the final event, or until the job is gone.
 
 Who comes new gets the rows and the newest progress; who comes back gets what was missed, rows and the progress that
 Redis kept between them, in the order of their ids. Who reads too slowly gets every row and the newest progress.
@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable
+from contextlib import suppress
 from dataclasses import replace
 
 from api.connections import Connections
@@ -20,6 +21,7 @@ from api.relay import JobFeed
 from api.told import Told, has_result
 from stoker import job_queries, log
 from stoker.database import is_passing
+from stoker.errors import NotFound
 from stoker.events import Event, EventId
 from stoker.job_views import JobView
 
@@ -50,7 +52,7 @@ class JobStream:
         self._here.metrics.streams.inc()
         try:
             yield b"retry: %d\n\n" % RETRY_MS
-            async with self._here.relays.follow(self._job, self._sent.seq) as feed:
+            async with self._here.relays.follow(self._job) as feed:
                 is_new = self._sent == EventId(0)
                 async for chunk in self._read(feed, newest=is_new):
                     yield chunk
@@ -67,6 +69,8 @@ class JobStream:
                     if feed.is_behind:
                         async for chunk in self._read(feed, newest=True):
                             yield chunk
+                    if feed.is_over:
+                        return
                     if chunk:
                         spoke = time.monotonic()
                     elif time.monotonic() - spoke >= settings.ping_s:
@@ -85,14 +89,14 @@ class JobStream:
             if event_id.seq > self._sent.seq + each.event.kind.is_row:
                 feed.fall_behind()
                 break
-            chunks.append(self._send(each, feed))
+            chunks.append(self._send(each))
         return b"".join(chunks)
 
-    def _send(self, told: Told, feed: JobFeed) -> bytes:
+    def _send(self, told: Told) -> bytes:
         event = told.event
         self._sent, self._ended = event.id, told.is_last
         if event.kind.is_row:
-            feed.seen, self._attempt = event.id.seq, event.id.attempt
+            self._attempt = event.id.attempt
         self._here.metrics.note_sent(event.kind)
         return told.chunk(self._base_url)
 
@@ -107,7 +111,8 @@ class JobStream:
             try:
                 rows = await job_queries.events_after(self._here.db, self._job.id, self._sent.seq, PAGE)
                 if any(has_result(row) for row in rows):
-                    self._job = await job_queries.get(self._here.db, self._job.id, self._job.tenant_id)
+                    with suppress(NotFound):  # deleted meanwhile, and its outputs with it
+                        self._job = await job_queries.get(self._here.db, self._job.id, self._job.tenant_id)
             except Exception as error:
                 if not is_passing(error):
                     raise
@@ -116,18 +121,18 @@ class JobStream:
                 asyncio.get_running_loop().call_later(self._here.settings.look_s, feed.fall_behind)
                 break
             full = len(rows) == PAGE
-            if chunk := self._merged(rows, progress, feed):
+            if chunk := self._merged(rows, progress):
                 yield chunk
         if newest and not self._ended:
             progress = await self._here.bus.newest_progress(self._job.id, self._attempt)
-            if chunk := self._merged([], progress, feed):
+            if chunk := self._merged([], progress):
                 yield chunk
 
-    def _merged(self, rows: list[Event], progress: list[Event], feed: JobFeed) -> bytes:
+    def _merged(self, rows: list[Event], progress: list[Event]) -> bytes:
         """Rows and the progress that needs no row after them, in the order of their ids."""
         last = rows[-1].id.seq if rows else self._sent.seq
         ready = sorted([*rows, *(each for each in progress if each.id.seq <= last)], key=lambda each: each.id)
         # Each that is sent moves the place that the next one is compared with.
         return b"".join(
-            [self._send(Told(event, self._job), feed) for event in ready if event.id > self._sent and not self._ended]
+            [self._send(Told(event, self._job)) for event in ready if event.id > self._sent and not self._ended]
         )

@@ -13,15 +13,16 @@ from redis.asyncio import Redis
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from api.following import ended
 from api.relays import ROWS
 from stoker import job_queries, jobs
 from stoker.errors import NotFound
 from stoker.events import Event, EventId, EventKind
 from stoker.local.engines import Engines
 from tests.support.acting_node import ActingNode
-from tests.support.api_server import api_settings, running_api
-from tests.support.patience import PATIENCE_S
-from tests.support.sse import events, named
+from tests.support.api_server import RunningApi, api_settings, running_api
+from tests.support.patience import PATIENCE_S, waiting_for
+from tests.support.sse import events, named, rest
 
 pytestmark = pytest.mark.anyio
 
@@ -196,12 +197,12 @@ async def test_who_left_while_rows_were_read_takes_no_place_of_who_came_then(
         here = patient.here
         monkeypatch.setattr(job_queries, "events_of", wait_and_read)
         before = await job_queries.get(here.db, job_id, None)
-        async with here.relays.follow(before, before.last_seq):
+        async with here.relays.follow(before):
             seq = await jobs.append_events(node.db, claim.lease, [(EventKind.LOG, {"message": "x"})] * (ROWS + 1))
             await node.bus.wake(job_id, seq)
             await reading.wait()
         now = await job_queries.get(here.db, job_id, None)
-        async with here.relays.follow(now, now.last_seq) as feed:
+        async with here.relays.follow(now) as feed:
             await node.log(claim, "heard")
             await node.progress(claim, seq, 1)
             await feed.wait(PATIENCE_S)
@@ -211,3 +212,30 @@ async def test_who_left_while_rows_were_read_takes_no_place_of_who_came_then(
             told += feed.take()
 
     assert [each.event.data.get("step") or each.event.data["message"] for each in told] == [1, "heard"]
+
+
+async def test_who_follows_a_job_that_was_deleted_before_its_end_was_read_does_not_wait_for_ever(
+    api: RunningApi, http: httpx2.AsyncClient, node: ActingNode, app: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job_id = await submit(http, app)
+    claim = await node.claim()
+
+    async def refuse(*_: object) -> None:
+        raise OperationalError("SELECT", {}, psycopg.OperationalError("the connection is lost"))
+
+    async with events(http, f"/v1/jobs/{job_id}/events") as raw:
+        stream = named(raw)
+        await anext(stream)
+        await anext(stream)
+        monkeypatch.setattr(job_queries, "events_of", refuse)
+        monkeypatch.setattr(job_queries, "events_after", refuse)
+        waiting = asyncio.create_task(ended(api.here, claim.job_id))
+        await node.succeed(claim, {"answer": 42})
+        deleted = await http.delete(f"/v1/jobs/{job_id}")
+        monkeypatch.undo()
+        left = await rest(stream)
+    async with waiting_for("the end of a job that is not there"):
+        has_ended = await waiting
+
+    assert deleted.status_code == 204
+    assert (left, has_ended) == ([], False)

@@ -38,7 +38,7 @@ def followed(feeds: int = 1) -> tuple[Relay, list[JobFeed], list[Relay]]:
     """A relay, feeds of it, and what it said is due."""
     due: list[Relay] = []
     relay = Relay(job(), due.append)
-    made = [JobFeed(FIRST) for _ in range(feeds)]
+    made = [JobFeed() for _ in range(feeds)]
     relay.feeds.update(made)
     return relay, made, due
 
