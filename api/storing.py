@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from uuid import UUID
 
 from anyio import CancelScope
+from sqlalchemy.exc import SQLAlchemyError
 
 from api.connections import Connections
 from stoker import log, stored_files
@@ -51,7 +52,7 @@ async def record(
     *,
     keep_s: float | None,
 ) -> StoredFile:
-    """Make the row of an object that is stored."""
+    """Make the row of an object that is stored, or have it say what is stored there now."""
     try:
         return await stored_files.insert(
             here.db,
@@ -65,13 +66,19 @@ async def record(
             keep_s=keep_s,
         )
     except BaseException:
-        # No row names the object, so nothing else would ever delete it; shielded, for the caller may have hung up.
+        # Shielded, for the caller may have hung up.
         with CancelScope(shield=True):
-            try:
-                await here.storage.delete([stored.key])
-            except StorageUnavailable as error:
-                logger.warning("upload_not_deleted", key=stored.key, error=str(error))
+            await _discard(here, stored.key)
         raise
+
+
+async def _discard(here: Connections, key: str) -> None:
+    """Delete an object that no row names: nothing else ever would. A row may be there although ours is not."""
+    try:
+        if not await stored_files.is_named(here.db, key):
+            await here.storage.delete([key])
+    except (StorageUnavailable, SQLAlchemyError) as error:
+        logger.warning("upload_not_deleted", key=key, error=str(error)[:300])
 
 
 async def _head(chunks: AsyncIterator[bytes]) -> bytes:

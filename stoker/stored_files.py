@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Row, func, select
+from sqlalchemy import Row, exists, func, select
 from sqlalchemy.dialects.postgresql import insert as insert_into
 from sqlalchemy.ext.asyncio import AsyncEngine
 
@@ -63,7 +63,7 @@ async def insert(
 ) -> StoredFile:
     """Record a file whose bytes are stored, for ``keep_s`` at most.
 
-    One that a job's app has made goes with that job, and may be known.
+    One that a job's app has made goes with that job, and may be known; so may an upload whose bytes came again.
     """
     row: dict[str, Any] = {
         "job_id": job_id,
@@ -76,10 +76,10 @@ async def insert(
         "sha256": sha256,
         "expires_at": None if keep_s is None else func.stoker_now() + timedelta(seconds=keep_s),
     }
+    changes = ("job_id",) if job_id is not None else ("content_type", "size_bytes", "sha256")
+    storing = insert_into(files).values(row)
+    storing = storing.on_conflict_do_update(index_elements=["id"], set_={name: row[name] for name in changes})
     async with db.begin() as tx:
-        storing = insert_into(files).values(row)
-        if job_id is not None:
-            storing = storing.on_conflict_do_update(index_elements=["id"], set_={"job_id": job_id})
         return _file((await tx.execute(storing.returning(files))).one())
 
 
@@ -99,6 +99,12 @@ async def get(db: AsyncEngine, file_id: str, tenant_id: UUID | None) -> StoredFi
     if row is None:
         raise NotFound(f"there is no file {file_id!r}", hint="Check the id. It may have been deleted, or have expired.")
     return _file(row)
+
+
+async def is_named(db: AsyncEngine, key: str) -> bool:
+    """Whether an object is some file's."""
+    async with reading(db) as tx:
+        return (await tx.execute(select(exists().where(files.c.key == key)))).scalar_one()
 
 
 def _file(row: Row[Any]) -> StoredFile:

@@ -82,6 +82,33 @@ async def test_a_place_that_was_asked_for_takes_the_bytes_without_a_key_and_once
     assert followed.headers["cache-control"] == "no-store"
 
 
+async def test_bytes_that_come_again_before_an_upload_is_known_to_be_complete_are_taken_as_the_first_were(
+    http: httpx2.AsyncClient, caller: Tenant, db: AsyncEngine
+) -> None:
+    """The process died in between, or the sender did not wait; what cannot be recorded destroys nothing, either."""
+    new = {"file_name": "note.txt", "content_type": "text/plain"}
+    places = (await http.post("/rest/storage/upload/initiate", json=new)).json()
+
+    async def put(content: bytes, constraint: str) -> tuple[int, bytes]:
+        async with db.begin() as tx:
+            await tx.execute(text("UPDATE uploads SET completed_at = NULL"))
+            await tx.execute(text(f"ALTER TABLE files ADD CONSTRAINT {constraint} NOT VALID"))
+        try:
+            answer = await http.put(places["upload_url"], content=content)
+        finally:
+            async with db.begin() as tx:
+                await tx.execute(text("ALTER TABLE files DROP CONSTRAINT short"))
+        async with httpx2.AsyncClient(follow_redirects=True) as anybody:
+            return answer.status_code, (await anybody.get(places["file_url"])).content
+
+    first, again = [await put(content, "short CHECK (size_bytes < 9)") for content in (b"hello", b"hello!")]
+    row = await stored_files.get(db, places["file_url"].split("/")[-2], caller.id)
+    unrecorded = await put(b"hello", "short CHECK (size_bytes < 1)")
+
+    assert (first, again, unrecorded) == ((200, b"hello"), (200, b"hello!"), (500, b"hello"))
+    assert row.size_bytes == len(b"hello!")
+
+
 async def test_parts_go_to_a_place_that_was_asked_for_too(http: httpx2.AsyncClient) -> None:
     new = {"file_name": "cat.png", "content_type": "image/png"}
     places = (await http.post("/rest/storage/upload/initiate-multipart", json=new)).json()
