@@ -61,7 +61,8 @@ def create_app(settings: ApiSettings) -> FastAPI:
     # The last one added is the outermost.
     app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes, streamed=[files.UPLOAD_PATH, cdn.PATH])
     app.add_middleware(proxy.FalProxy)
-    if settings.cors_origins:
+    app.add_middleware(Edge, metrics=metrics)
+    if settings.cors_origins:  # outside the edge: a page must be able to read a 503 and a 500, too
         app.add_middleware(
             CORSMiddleware,
             allow_origins=sorted(settings.cors_origins),
@@ -69,5 +70,4 @@ def create_app(settings: ApiSettings) -> FastAPI:
             allow_headers=CALLER_HEADERS,
             expose_headers=SHOWN_HEADERS,
         )
-    app.add_middleware(Edge, metrics=metrics)
     return app

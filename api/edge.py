@@ -34,7 +34,7 @@ logger = log.get(__name__)
 
 
 class Edge:
-    """ASGI middleware, the outermost one."""
+    """ASGI middleware, outside of all but what answers browsers for pages of other origins."""
 
     def __init__(self, app: ASGIApp, *, metrics: Metrics) -> None:
         self._app, self._metrics = app, metrics

@@ -63,7 +63,9 @@ async def _holder(here: Here, authorization: Annotated[str | None, Header()] = N
     scheme, _, token = (authorization or "").partition(" ")
     if scheme.lower() != "bearer":
         raise Unauthenticated("the request carries no upload token", hint="POST /rest/storage/auth/token gives one.")
-    return (await key_tokens.verify_for_uploads(here.db, token.strip())).tenant_id
+    caller = await key_tokens.verify_for_uploads(here.db, token.strip())
+    await here.rates.spend(caller)
+    return caller.tenant_id
 
 
 Holder = Annotated[UUID, Depends(_holder)]

@@ -172,12 +172,18 @@ async def test_browsers_of_named_origins_may_call(
         "access-control-request-method": "GET",
         "access-control-request-headers": "authorization,last-event-id",
     }
+    origin = {"origin": ask["origin"]}
     settings = api_settings(engines, database_url, cors_origins="https://studio.example")
+    lost = settings.model_copy(update={"database_url": "postgresql://nobody@127.0.0.1:1/nothing"})
+    async with running_api(lost) as lost_api, httpx2.AsyncClient(base_url=lost_api.url, headers=origin) as browser:
+        unavailable = await browser.get("/v1/jobs", headers={"authorization": f"Key sk_000000000000:{'x' * 43}"})
     async with running_api(settings) as open_api, httpx2.AsyncClient(base_url=open_api.url) as browser:
         allowed = await browser.options("/v1/jobs", headers=ask)
         other = await browser.options("/v1/jobs", headers={**ask, "origin": "https://evil.example"})
     closed = await http.options("/v1/jobs", headers=ask)
 
     assert allowed.headers["access-control-allow-origin"] == "https://studio.example"
+    assert unavailable.status_code == 503
+    assert unavailable.headers["access-control-allow-origin"] == "https://studio.example"
     assert "access-control-allow-origin" not in other.headers
     assert "access-control-allow-origin" not in closed.headers

@@ -172,3 +172,16 @@ async def test_a_revoked_key_is_refused_by_all_replicas_within_a_second(
     assert before.status_code == 200
     assert (after.status_code, after.json()["code"]) == (401, "unauthenticated")
     assert KEPT_S < 1  # no replica answers from what it knew longer ago than that
+
+
+async def test_an_upload_token_is_counted_as_its_key_is(
+    api: RunningApi, admin: httpx2.AsyncClient, caller: Tenant
+) -> None:
+    token = (await caller.http.post("/rest/storage/auth/token", json={})).json()["token"]
+    await set_limits(admin, api, caller, max_requests_per_s=NEVER)
+
+    async with httpx2.AsyncClient(base_url=api.url, headers={"authorization": f"Bearer {token}"}) as holder:
+        answers = [await holder.post("/cdn/files/upload", content=b"a file") for _ in range(2)]
+
+    assert [answer.status_code for answer in answers] == [200, 429]
+    assert int(answers[1].headers["retry-after"]) > 0
