@@ -48,13 +48,14 @@ BELOW = """
 SELECT j.id FROM job_children c JOIN jobs j ON j.id = c.child_id
 WHERE c.root_id = ANY(:ids) AND j.finished_at IS NOT NULL AND {still_has} LIMIT :limit
 """
+# Asked of one job after the other: as EXISTS they might be answered by reading all events there are.
 STILL_HAS = {
     "payloads": "j.payload_removed_at IS NULL",
     "outputs": "j.outputs_removed_at IS NULL",
-    "events": """EXISTS (SELECT FROM job_heads h JOIN job_events e ON e.job_id = h.job_id AND e.seq < h.last_seq
-                         WHERE h.job_id = j.id)""",
-    "delivery tries": """EXISTS (SELECT FROM webhook_deliveries d JOIN delivery_attempts t ON t.delivery_id = d.id
-                                 WHERE d.job_id = j.id AND d.state <> 'pending')""",
+    "events": """(SELECT min(e.seq) FROM job_events e WHERE e.job_id = j.id)
+                 < (SELECT h.last_seq FROM job_heads h WHERE h.job_id = j.id)""",
+    "delivery tries": """0 < (SELECT count(*) FROM webhook_deliveries d JOIN delivery_attempts t ON t.delivery_id = d.id
+                              WHERE d.job_id = j.id AND d.state <> 'pending')""",
 }
 OLD_JOBS = text("""
 SELECT j.id
