@@ -65,7 +65,7 @@ async def test_a_node_whose_clock_is_wrong_keeps_its_leases_and_writes_the_right
 
         async def renewed() -> bool | None:
             assert await jobs.reap(desk.db) == []
-            [expires_at] = await ask(desk, "SELECT expires_at FROM job_leases")
+            [expires_at] = await ask(desk, f"SELECT expires_at FROM job_leases WHERE job_id = '{held}'")
             return (expires_at - claimed).total_seconds() > 1.5 * float(SHORT["STOKER_LEASE_S"]) or None
 
         await eventually(renewed, lambda: node.log)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -35,19 +36,20 @@ class Answer:
 
 async def exchange(address: tuple[str, int], request: bytes | Iterable[bytes], *, ends: bool = False) -> Answer | None:
     """Send it, and read until the other side closes; None: it closed without a word. ``ends``: so do we, once sent."""
+    loop, received = asyncio.get_running_loop(), bytearray()
+    # A plain socket: asyncio's streams throw an answer away that came before their sending failed.
     async with asyncio.timeout(PATIENCE_S):
-        reader, writer = await asyncio.open_connection(*address)
-        with suppress(ConnectionError):  # it may have heard enough
-            for piece in [request] if isinstance(request, bytes) else request:
-                writer.write(piece)
-                await writer.drain()
-            if ends:
-                writer.write_eof()
-        received = bytearray()
-        with suppress(ConnectionError):
-            while chunk := await reader.read(65536):
-                received += chunk
-        writer.close()
+        with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as connection:
+            connection.setblocking(False)
+            await loop.sock_connect(connection, address)
+            with suppress(OSError):  # it may have heard enough
+                for piece in [request] if isinstance(request, bytes) else request:
+                    await loop.sock_sendall(connection, piece)
+                if ends:
+                    connection.shutdown(socket.SHUT_WR)
+            with suppress(ConnectionError):
+                while chunk := await loop.sock_recv(connection, 65536):
+                    received += chunk
     return _parse(bytes(received)) if received else None
 
 
